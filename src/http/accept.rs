@@ -1,0 +1,74 @@
+//! What a client says it accepts (RFC 9110 section 12.5).
+
+/// Whether the client would rather have JSON than a page: it names a JSON type, with a higher quality than `text/html`.
+pub fn prefers_json(accept: Option<&[u8]>) -> bool {
+    let Some(accept) = accept else { return false };
+    let json = ["application/problem+json", "application/json"].map(|name| quality(accept, name, false));
+    json.into_iter().max() > Some(quality(accept, "text/html", true))
+}
+
+/// Quality, in thousandths, that a value of Accept gives to a media type; the most specific range that matches decides.
+fn quality(accept: &[u8], name: &str, wildcards: bool) -> u16 {
+    let (kind, _) = name.split_once('/').unwrap_or((name, ""));
+    let mut best = (0, 0);
+    for element in accept.split(|&b| b == b',') {
+        let mut parts = element.split(|&b| b == b';').map(<[u8]>::trim_ascii);
+        let range = parts.next().unwrap_or_default();
+        let specific = if range.eq_ignore_ascii_case(name.as_bytes()) {
+            3
+        } else if wildcards && range.strip_suffix(b"/*").is_some_and(|k| k.eq_ignore_ascii_case(kind.as_bytes())) {
+            2
+        } else if wildcards && range == b"*/*" {
+            1
+        } else {
+            continue;
+        };
+        if specific > best.0 {
+            best = (specific, parts.find_map(weight).unwrap_or(1000));
+        }
+    }
+    best.1
+}
+
+/// Reads a `q=` parameter, in thousandths (RFC 9110 section 12.4.2); one that is not of that form counts as 0.
+fn weight(parameter: &[u8]) -> Option<u16> {
+    let value = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="))?;
+    let (whole, rest) = value.split_first().unwrap_or((&0, b""));
+    let decimals = match rest {
+        [] => rest,
+        [b'.', decimals @ ..] if decimals.len() <= 3 && decimals.iter().all(u8::is_ascii_digit) => decimals,
+        _ => return Some(0),
+    };
+    let thousandths = decimals.iter().chain(b"000").take(3).fold(0, |n, d| n * 10 + u16::from(d - b'0'));
+    Some(match whole {
+        b'1' if thousandths == 0 => 1000,
+        b'0' => thousandths,
+        _ => 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_to_be_preferred_by_name() {
+        let cases: [(&str, bool); 11] = [
+            ("application/json", true),
+            ("application/problem+json", true),
+            ("APPLICATION/JSON", true),
+            ("application/json, text/html;q=0.9", true),
+            ("application/json;q=0.5, text/*;q=0.4", true),
+            ("text/html, application/json", false),
+            ("text/html,application/xhtml+xml,*/*;q=0.8", false),
+            ("*/*", false),
+            ("application/*", false),
+            ("application/json;q=0", false),
+            ("application/json;q=7", false),
+        ];
+        for (accept, json) in cases {
+            assert_eq!(prefers_json(Some(accept.as_bytes())), json, "{accept}");
+        }
+        assert!(!prefers_json(None));
+    }
+}

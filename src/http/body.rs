@@ -1,0 +1,127 @@
+//! Bodies: what goes out as a row of chunks, and what comes in, pulled piece by piece.
+
+use std::future::poll_fn;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::refuse::Refuse;
+
+/// A piece of a response body.
+#[derive(Clone, Debug)]
+pub enum Chunk {
+    /// Bytes in memory.
+    Mem(Bytes),
+    /// A part of an open file: the kernel sends it without a copy.
+    File {
+        /// The open file.
+        file: Arc<OwnedFd>,
+        /// Where the part begins.
+        offset: u64,
+        /// Its length in bytes. A file that turns out to be shorter ends the connection; nothing is padded.
+        len: u64,
+    },
+}
+
+impl Chunk {
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Chunk::Mem(bytes) => bytes.len() as u64,
+            Chunk::File { len, .. } => *len,
+        }
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A response body of known length.
+#[derive(Clone, Debug, Default)]
+pub struct Body(SmallVec<[Chunk; 1]>);
+
+impl Body {
+    /// No bytes.
+    pub fn empty() -> Body {
+        Body::default()
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        self.0.iter().map(Chunk::len).sum()
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The chunks, in their order.
+    pub fn into_chunks(self) -> impl Iterator<Item = Chunk> {
+        self.0.into_iter()
+    }
+}
+
+impl From<Chunk> for Body {
+    fn from(chunk: Chunk) -> Body {
+        Body(SmallVec::from_buf([chunk]))
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Body {
+    fn from(bytes: T) -> Body {
+        Body::from(Chunk::Mem(bytes.into()))
+    }
+}
+
+/// The request body as a handler sees it: it asks for the next piece and waits. Nothing is read from the client before it asks.
+///
+/// Handler and driver run in one task: the driver polls the handler, and after it has put a piece here it polls it again.
+#[derive(Clone, Debug, Default)]
+pub struct Inbound(Arc<Mutex<Slot>>);
+
+#[derive(Debug, Default)]
+struct Slot {
+    wanted: bool,
+    piece: Option<Result<Option<Bytes>, Refuse>>,
+}
+
+impl Inbound {
+    /// The next piece; `None` at the end of the body.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the body; it is the answer to give.
+    pub async fn next(&self) -> Result<Option<Bytes>, Refuse> {
+        poll_fn(|_| {
+            let mut slot = self.slot();
+            match slot.piece.take() {
+                Some(piece) => Poll::Ready(piece),
+                None => {
+                    slot.wanted = true;
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// For the driver: whether the handler waits for a piece.
+    pub fn is_wanted(&self) -> bool {
+        self.slot().wanted
+    }
+
+    /// For the driver: the piece that the handler waits for.
+    pub fn put(&self, piece: Result<Option<Bytes>, Refuse>) {
+        *self.slot() = Slot { wanted: false, piece: Some(piece) };
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Slot> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

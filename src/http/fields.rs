@@ -1,0 +1,79 @@
+//! Response fields, kept as the lines they become.
+//!
+//! A file's fields are rendered once and shared by all its responses; what one response adds comes behind them. No value can end
+//! its line: control characters become spaces.
+
+use bytes::Bytes;
+
+use super::header::HeaderName;
+
+/// Field lines: `Name: value`, each with its line end.
+#[derive(Clone, Debug, Default)]
+pub struct Fields {
+    shared: Bytes,
+    own: Vec<u8>,
+}
+
+impl Fields {
+    /// Fields that were rendered before.
+    pub fn shared(lines: Bytes) -> Fields {
+        Fields { shared: lines, own: Vec::new() }
+    }
+
+    /// Adds a field.
+    pub fn push(&mut self, name: &HeaderName, value: impl AsRef<[u8]>) {
+        self.own.extend_from_slice(name.as_str().as_bytes());
+        self.own.extend_from_slice(b": ");
+        self.own.extend(value.as_ref().iter().map(|&b| if b == b'\t' || (b >= b' ' && b != 0x7F) { b } else { b' ' }));
+        self.own.extend_from_slice(b"\r\n");
+    }
+
+    /// The same, for building a set at once.
+    #[must_use]
+    pub fn with(mut self, name: &HeaderName, value: impl AsRef<[u8]>) -> Fields {
+        self.push(name, value);
+        self
+    }
+
+    /// All lines in one piece, to be shared.
+    pub fn into_shared(self) -> Bytes {
+        if self.own.is_empty() {
+            return self.shared;
+        }
+        [&self.shared[..], &self.own].concat().into()
+    }
+
+    /// The rendered lines, in two pieces.
+    pub fn lines(&self) -> [&[u8]; 2] {
+        [&self.shared, &self.own]
+    }
+
+    /// Name and value of each field.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines().into_iter().flat_map(|lines| lines.split_inclusive(|&b| b == b'\n')).filter_map(|line| {
+            let colon = memchr::memchr(b':', line)?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::header;
+
+    #[test]
+    fn a_value_can_not_end_its_line() {
+        let fields = Fields::default().with(&header::LOCATION, b"/a\r\nSet-Cookie: x=1\0\x7F");
+        assert_eq!(fields.lines()[1], b"location: /a  Set-Cookie: x=1  \r\n");
+    }
+
+    #[test]
+    fn shared_and_own_fields_read_as_one_set() {
+        let shared = Fields::default().with(&header::ETAG, "\"a:b\"").into_shared();
+        let fields = Fields::shared(shared).with(&header::ALLOW, "GET");
+        let seen: Vec<_> = fields.iter().collect();
+        assert_eq!(seen, [(&b"etag"[..], &b"\"a:b\""[..]), (b"allow", b"GET")]);
+        assert_eq!(fields.into_shared(), "etag: \"a:b\"\r\nallow: GET\r\n");
+    }
+}

@@ -1,0 +1,74 @@
+//! What a file is, told from its name, and what follows from that.
+
+/// Content-Type for a file of this name, with a charset where the type is text.
+pub fn content_type(name: &[u8]) -> String {
+    let extension = name.iter().rposition(|&b| b == b'.').and_then(|dot| std::str::from_utf8(&name[dot + 1..]).ok()).unwrap_or("");
+    let guess = mime_guess::from_ext(extension).first_raw().unwrap_or("application/octet-stream");
+    if guess.starts_with("text/") { format!("{guess}; charset=utf-8") } else { guess.to_owned() }
+}
+
+/// Whether bytes of this name never change: a script, style, font or image with a content hash in its name (`app.3f9c2b1a.js`).
+///
+/// A hash is a part of the name, between dots, dashes and underscores, of at least 8 letters and digits, with one of each. The
+/// first part is the file's own name: there only lower-case hexadecimal digits count as a hash.
+pub fn is_immutable(name: &[u8]) -> bool {
+    const KINDS: [&str; 18] = [
+        "js", "mjs", "css", "wasm", "map", "woff", "woff2", "ttf", "otf", "eot", "png", "jpg", "jpeg", "gif", "svg", "webp", "avif", "ico",
+    ];
+    let Some(dot) = name.iter().rposition(|&b| b == b'.') else { return false };
+    let (stem, extension) = (&name[..dot], &name[dot + 1..]);
+    KINDS.iter().any(|kind| extension.eq_ignore_ascii_case(kind.as_bytes()))
+        && stem.split(|b| b".-_".contains(b)).enumerate().any(|(i, part)| is_hash(part, i == 0))
+}
+
+fn is_hash(part: &[u8], first: bool) -> bool {
+    let allowed = if first { |b: &u8| b.is_ascii_digit() || (b'a'..=b'f').contains(b) } else { u8::is_ascii_alphanumeric };
+    part.len() >= 8 && part.iter().all(allowed) && part.iter().any(u8::is_ascii_digit) && part.iter().any(u8::is_ascii_alphabetic)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_by_name() {
+        let cases = [
+            ("index.html", "text/html; charset=utf-8"),
+            ("A.HTML", "text/html; charset=utf-8"),
+            ("style.css", "text/css; charset=utf-8"),
+            ("app.js", "text/javascript; charset=utf-8"),
+            ("notes.txt", "text/plain; charset=utf-8"),
+            ("a.png", "image/png"),
+            ("a.jpg", "image/jpeg"),
+            ("a.svg", "image/svg+xml"),
+            ("a.json", "application/json"),
+            ("a.wasm", "application/wasm"),
+            ("a.unheard-of", "application/octet-stream"),
+            ("README", "application/octet-stream"),
+            ("", "application/octet-stream"),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(content_type(name.as_bytes()), expected, "{name}");
+        }
+        assert_eq!(content_type(b"\xFF.\xFF"), "application/octet-stream");
+    }
+
+    #[test]
+    fn only_hashed_assets_are_immutable() {
+        for name in ["app.3f9c2b1a.js", "index-BXv3d9aZ.css", "3f9c2b1a2d.woff2", "logo_ab12cd34.SVG", "main.9f8e7d6c.chunk.js"] {
+            assert!(is_immutable(name.as_bytes()), "{name}");
+        }
+        for name in [
+            "app.js",
+            "app.3f9c2b1.js",
+            "app.abcdefgh.js",
+            "app.20261122.js",
+            "page.3f9c2b1a.html",
+            "bootstrap5theme.css",
+            "3f9c2b1a",
+            ".3f9c2b1a",
+        ] {
+            assert!(!is_immutable(name.as_bytes()), "{name}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The path of a request, made safe to open.
+//!
+//! Invariant of `CleanPath`: segments joined by single slashes, decoded exactly once, none of them empty, `.` or `..`, none with
+//! a NUL, a slash or a backslash of its own. There is no other way to make one than `CleanPath::set`, so whoever opens a file or
+//! applies a rule sees the same, final path.
+
+use super::refuse::Refuse;
+
+/// A decoded and normalised path, relative to the root: bytes, not necessarily UTF-8.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CleanPath(Vec<u8>);
+
+impl CleanPath {
+    /// Reads the path of a request target (RFC 3986 section 3.3), without its query.
+    ///
+    /// # Errors
+    ///
+    /// 400 if it does not begin with a slash, has a bad escape, an encoded slash, a backslash or a NUL, or leads above the root.
+    pub fn set(&mut self, raw: &[u8]) -> Result<(), Refuse> {
+        self.0.clear();
+        let result = self.append(raw);
+        if result.is_err() {
+            self.0.clear();
+        }
+        result
+    }
+
+    fn append(&mut self, raw: &[u8]) -> Result<(), Refuse> {
+        let rest = raw.strip_prefix(b"/").ok_or(Refuse::bad("The path has to begin with a slash."))?;
+        let mut segments = rest.split(|&b| b == b'/').peekable();
+        while let Some(raw) = segments.next() {
+            let start = self.0.len();
+            decode(raw, &mut self.0)?;
+            let last = segments.peek().is_none();
+            match &self.0[start..] {
+                b"" | b"." => self.0.truncate(start),
+                b".." => {
+                    self.0.truncate(start);
+                    self.0.pop().ok_or(Refuse::bad("The path leads above the root."))?;
+                    let parent = self.0.iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
+                    self.0.truncate(parent);
+                }
+                _ if last => {}
+                _ => self.0.push(b'/'),
+            }
+        }
+        Ok(())
+    }
+
+    /// The path relative to the root: no slash in front, one at the end if a folder was asked for; empty for the root itself.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether a folder was asked for: the root, or a path with a slash at its end.
+    pub fn is_folder(&self) -> bool {
+        self.0.last().is_none_or(|&b| b == b'/')
+    }
+
+    /// The segments, in their order.
+    pub fn segments(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.split(|&b| b == b'/').filter(|s| !s.is_empty())
+    }
+
+    /// The last segment; empty for the root.
+    pub fn name(&self) -> &[u8] {
+        self.segments().last().unwrap_or_default()
+    }
+
+    /// Forgets the path; the buffer keeps its room.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// The path as it may stand in a Location field: percent-encoded, and always with exactly one slash in front, so that it can
+    /// never name another host.
+    pub fn to_location(&self) -> String {
+        const HEX: &[u8; 16] = b"0123456789ABCDEF";
+        let mut out = String::with_capacity(self.0.len() + 1);
+        out.push('/');
+        for &b in &self.0 {
+            if b.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&b) {
+                out.push(char::from(b));
+            } else {
+                out.extend(['%', char::from(HEX[usize::from(b >> 4)]), char::from(HEX[usize::from(b & 15)])]);
+            }
+        }
+        out
+    }
+}
+
+/// Decodes one segment.
+fn decode(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Refuse> {
+    let mut rest = raw;
+    while let Some(at) = memchr::memchr3(b'%', b'\\', 0, rest) {
+        if rest[at] != b'%' {
+            return Err(Refuse::bad("The path has a backslash or a NUL in it."));
+        }
+        out.extend_from_slice(&rest[..at]);
+        let hex = |i: usize| rest.get(i).and_then(|&b| char::from(b).to_digit(16));
+        let (Some(high), Some(low)) = (hex(at + 1), hex(at + 2)) else {
+            return Err(Refuse::bad("The path has a percent sign that is not followed by two hexadecimal digits."));
+        };
+        let byte = (high * 16 + low) as u8;
+        if matches!(byte, 0 | b'/' | b'\\') {
+            return Err(Refuse::bad("The path has an encoded slash, backslash or NUL in it."));
+        }
+        out.push(byte);
+        rest = &rest[at + 3..];
+    }
+    out.extend_from_slice(rest);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn clean(raw: &[u8]) -> Option<Vec<u8>> {
+        let mut path = CleanPath(b"left over".to_vec());
+        path.set(raw).ok().map(|()| path.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn paths() {
+        let cases: [(&str, Option<&[u8]>); 40] = [
+            ("/", Some(b"")),
+            ("//", Some(b"")),
+            ("/.", Some(b"")),
+            ("/./", Some(b"")),
+            ("/a", Some(b"a")),
+            ("/a/", Some(b"a/")),
+            ("/a/b.html", Some(b"a/b.html")),
+            ("//a///b//", Some(b"a/b/")),
+            ("/a/./b", Some(b"a/b")),
+            ("/a/../b", Some(b"b")),
+            ("/a/..", Some(b"")),
+            ("/a/b/..", Some(b"a/")),
+            ("/a/b/../", Some(b"a/")),
+            ("/a/b/.", Some(b"a/b/")),
+            ("/a/%2e%2E/b", Some(b"b")),
+            ("/a//../b", Some(b"b")),
+            ("/%61", Some(b"a")),
+            ("/%ff%FE", Some(b"\xFF\xFE")),
+            ("/a%20b", Some(b"a b")),
+            ("/a+b", Some(b"a+b")),
+            ("/%252e%252e/x", Some(b"%2e%2e/x")),
+            ("/...", Some(b"...")),
+            ("/..a", Some(b"..a")),
+            ("/a;v=1", Some(b"a;v=1")),
+            ("/..;/x", Some(b"..;/x")),
+            ("/..", None),
+            ("/../", None),
+            ("/a/../..", None),
+            ("/%2e%2e/etc/passwd", None),
+            ("/.%2e/etc/passwd", None),
+            ("/a%2Fb", None),
+            ("/a%5cb", None),
+            ("/a\\b", None),
+            ("/a%00", None),
+            ("/a\0", None),
+            ("/%", None),
+            ("/%4", None),
+            ("/%zz", None),
+            ("", None),
+            ("a", None),
+        ];
+        for (raw, expected) in cases {
+            assert_eq!(clean(raw.as_bytes()).as_deref(), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn a_location_never_names_another_host() {
+        for (raw, expected) in
+            [("/", "/"), ("//evil.example/", "/evil.example/"), ("/a b/\u{e9}?", "/a%20b/%C3%A9%3F"), ("/%0d%0aX:%20y", "/%0D%0AX:%20y")]
+        {
+            let mut path = CleanPath::default();
+            path.set(raw.as_bytes()).unwrap();
+            assert_eq!(path.to_location(), expected, "{raw}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_clean_path_leaves_the_root(raw in prop::collection::vec(prop_oneof![Just(b'/'), Just(b'.'), Just(b'%'), Just(b'2'), Just(b'e'), Just(b'f'), Just(b'5'), Just(b'c'), Just(b'\\'), Just(0u8), any::<u8>()], 0..40)) {
+            let raw = [b"/", &raw[..]].concat();
+            let mut path = CleanPath::default();
+            if path.set(&raw).is_ok() {
+                let bytes = path.as_bytes();
+                prop_assert!(!bytes.starts_with(b"/") && !bytes.windows(2).any(|w| w == b"//"));
+                for segment in path.segments() {
+                    prop_assert!(segment != b"." && segment != b"..");
+                    prop_assert!(!segment.iter().any(|b| b"\0/\\".contains(b)));
+                }
+                // what it renders reads back as itself
+                let mut again = CleanPath::default();
+                prop_assert!(again.set(path.to_location().as_bytes()).is_ok());
+                prop_assert_eq!(&again, &path);
+            } else {
+                prop_assert!(path.as_bytes().is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The one error that becomes a response: every 4xx and 5xx that the server makes itself.
+
+use std::borrow::Cow;
+
+use super::accept;
+use super::fields::Fields;
+use super::{Response, StatusCode, header};
+
+/// Why a request gets no more than an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refuse {
+    /// The status.
+    pub status: StatusCode,
+    /// One sentence for the reader. Never a word of what the client sent.
+    pub detail: Cow<'static, str>,
+    /// Whether the connection has to end: what follows on it can not be told apart any more.
+    pub close: bool,
+    /// The methods that the resource has, for 405.
+    pub allow: Option<&'static str>,
+}
+
+impl Refuse {
+    /// A refusal after which the connection can go on.
+    pub const fn new(status: StatusCode, detail: &'static str) -> Refuse {
+        Refuse { status, detail: Cow::Borrowed(detail), close: false, allow: None }
+    }
+
+    /// 400, and the end of the connection.
+    pub const fn bad(detail: &'static str) -> Refuse {
+        Refuse::new(StatusCode::BAD_REQUEST, detail).closing()
+    }
+
+    /// The same, and the connection ends.
+    #[must_use]
+    pub const fn closing(mut self) -> Refuse {
+        self.close = true;
+        self
+    }
+
+    /// 405 for a resource that has these methods.
+    pub const fn method(allow: &'static str) -> Refuse {
+        let mut refuse = Refuse::new(StatusCode::METHOD_NOT_ALLOWED, "This address can not be used with that method.");
+        refuse.allow = Some(allow);
+        refuse
+    }
+
+    /// 404.
+    pub const fn not_found() -> Refuse {
+        Refuse::new(StatusCode::NOT_FOUND, "There is nothing at this address.")
+    }
+
+    /// 500.
+    pub const fn internal() -> Refuse {
+        Refuse::new(StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong here. The log has the details.")
+    }
+
+    /// The response: a small page, or `application/problem+json` (RFC 9457) for those who prefer JSON. Never to be stored.
+    pub fn into_response(self, accept: Option<&[u8]>) -> Response {
+        let reason = self.status.canonical_reason().unwrap_or("Error");
+        let status = self.status.as_str();
+        let (kind, text) = if accept::prefers_json(accept) {
+            // none of the three can hold a character that JSON would escape
+            ("application/problem+json", format!("{{\"title\":\"{reason}\",\"status\":{status},\"detail\":\"{}\"}}\n", self.detail))
+        } else {
+            let page = include_str!("error.html").replace("{status}", status).replace("{reason}", reason).replace("{detail}", &self.detail);
+            ("text/html; charset=utf-8", page)
+        };
+        let mut fields = Fields::default()
+            .with(&header::CONTENT_TYPE, kind)
+            .with(&header::CACHE_CONTROL, "no-store")
+            .with(&header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        if let Some(allow) = self.allow {
+            fields.push(&header::ALLOW, allow);
+        }
+        Response { status: self.status, fields, body: text.into(), close: self.close }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::body::Chunk;
+
+    fn text(response: Response) -> String {
+        let bytes: Vec<u8> =
+            response.body.into_chunks().flat_map(|c| if let Chunk::Mem(b) = c { b.to_vec() } else { Vec::new() }).collect();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_page_for_people_and_json_for_programs() {
+        let page = text(Refuse::not_found().into_response(Some(b"text/html")));
+        assert!(page.contains("404") && page.contains("Not Found") && page.contains("There is nothing at this address."), "{page}");
+        assert!(!page.contains("{status}") && !page.contains("{reason}") && !page.contains("{detail}"), "{page}");
+        let json = text(Refuse::method("GET, HEAD").into_response(Some(b"application/json")));
+        assert_eq!(
+            json,
+            "{\"title\":\"Method Not Allowed\",\"status\":405,\"detail\":\"This address can not be used with that method.\"}\n"
+        );
+    }
+
+    #[test]
+    fn every_refusal_is_kept_out_of_caches_and_405_tells_what_is_allowed() {
+        let response = Refuse::method("GET, HEAD").into_response(None);
+        let fields: Vec<_> = response.fields.iter().collect();
+        for expected in [(&b"cache-control"[..], &b"no-store"[..]), (b"x-content-type-options", b"nosniff"), (b"allow", b"GET, HEAD")] {
+            assert!(fields.contains(&expected), "{fields:?}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Millpond.
+#![forbid(unsafe_code)]
+pub mod http;
