@@ -1,1 +1,41 @@
-fn main() {}
+//! The program: arguments to plan to `control::run` to exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use millpond::cli::{self, Cli, Parsed};
+use millpond::config::Error;
+use millpond::config::plan::Plan;
+use millpond::{control, observe};
+
+/// The exit code of a mistake in the configuration.
+const MISTAKE: u8 = 2;
+
+fn main() -> ExitCode {
+    let result = cli::parse(std::env::args_os()).and_then(|parsed| match parsed {
+        Parsed::Print(text) => print(&text),
+        Parsed::Run(cli) => start(*cli),
+    });
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(Error(line)) => {
+            observe::say(&line);
+            ExitCode::from(MISTAKE)
+        }
+    }
+}
+
+fn start(cli: Cli) -> Result<u8, Error> {
+    let plan = Plan::compile(cli.file, control::raise_descriptors())?;
+    if cli.check {
+        control::check(&plan)?;
+        return print("millpond: everything is in order\n");
+    }
+    control::run(&plan).map(|code| u8::try_from(code).unwrap_or(u8::MAX))
+}
+
+fn print(text: &str) -> Result<u8, Error> {
+    // whoever closed standard output does not want to read it
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(0)
+}

@@ -1,0 +1,92 @@
+//! The command line. The flags themselves are fields of `config::File` and `config::limits::Limits`; man page and completions can
+//! be made from `Cli`.
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::config::{Error, File};
+
+/// A web server for files: fast, confined to its folder, and calm under load.
+///
+/// Millpond serves a folder over HTTP/1.1. It puts connections into one bounded queue, from which a fixed pool of worker threads
+/// takes them; past its capacity it says so at once with 503, so that those it lets in are served fast. No request ever leaves
+/// the folder.
+#[derive(Debug, Parser)]
+#[command(
+    name = "millpond",
+    version,
+    max_term_width = 100,
+    after_help = "Every flag can also be set in the environment: --head-timeout as MILLPOND_HEAD_TIMEOUT."
+)]
+pub struct Cli {
+    /// What to serve, and how.
+    #[command(flatten)]
+    pub file: File,
+
+    /// Check everything, and start nothing
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// What came of reading the command line.
+#[derive(Debug)]
+pub enum Parsed {
+    /// Flags to act on.
+    Run(Box<Cli>),
+    /// A text that was asked for: help or version.
+    Print(String),
+}
+
+/// Reads flags and environment.
+///
+/// # Errors
+///
+/// The first thing that is wrong, in one line.
+pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Parsed, Error> {
+    match Cli::try_parse_from(args) {
+        Ok(cli) => Ok(Parsed::Run(Box::new(cli))),
+        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => Ok(Parsed::Print(e.render().to_string())),
+        Err(e) => Err(Error(one_line(&e.render().to_string()))),
+    }
+}
+
+/// An error of the argument parser, without its usage and in one line.
+fn one_line(text: &str) -> String {
+    let told: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty() && !l.starts_with("Usage:") && !l.starts_with("For more information"))
+        .collect();
+    format!("{}; try: millpond --help", told.join(" ").trim_start_matches("error: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_flags_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_its_variable() {
+        for arg in Cli::command().get_arguments() {
+            let Some(long) = arg.get_long().filter(|l| !["check", "help", "version"].contains(l)) else { continue };
+            let expected = format!("MILLPOND_{}", long.to_uppercase().replace('-', "_"));
+            assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(&expected[..]));
+        }
+    }
+
+    #[test]
+    fn mistakes_are_told_in_one_line() {
+        for (args, told) in
+            [(&["--port", "x"][..], "--port"), (&["--prot", "1"], "--port"), (&["--queue", "0"], "1 to 1000000"), (&["a", "b"], "'b'")]
+        {
+            let args = ["millpond"].iter().chain(args).map(Into::into);
+            let Err(Error(line)) = parse(args) else { panic!("{told}") };
+            assert!(line.contains(told) && !line.contains('\n') && !line.starts_with("error"), "{line}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Every bound and every deadline: its name, its default, why it is there, and its flag.
+
+use std::time::Duration;
+
+use super::units;
+use crate::http::Bounds;
+
+/// Connections served at once, unless told otherwise: enough for one machine, and a known worst case of memory.
+pub const MAX_DEFAULT_CONNECTIONS: usize = 16_384;
+/// Descriptors that are kept for listeners, logs, workers and the blocking pool.
+pub const RESERVED_DESCRIPTORS: usize = 64;
+/// How long a full queue may hold its oldest connection before the surplus is answered with 503: long enough for a burst to pass,
+/// too short for a person to notice.
+pub const QUEUE_PATIENCE: Duration = Duration::from_millis(20);
+/// The bounds and deadlines that have a flag.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Limits {
+    /// A whole request head has to come within this time
+    ///
+    /// It counts from the accept, or from the first byte on a kept connection. Against clients that hold a connection by sending a
+    /// head byte by byte: they get 408. A connection that never says anything is closed without a word.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration, env = "MILLPOND_HEAD_TIMEOUT", help_heading = "Deadlines")]
+    pub head_timeout: Duration,
+
+    /// A kept connection may rest for this time between two requests
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration, env = "MILLPOND_IDLE_TIMEOUT", help_heading = "Deadlines")]
+    pub idle_timeout: Duration,
+
+    /// The least that a request body has to bring, in bytes a second
+    ///
+    /// Averaged over --body-window; a slower body gets 408.
+    #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = units::size, env = "MILLPOND_BODY_RATE", help_heading = "Deadlines")]
+    pub body_rate: u64,
+
+    /// The time over which --body-rate is averaged
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration, env = "MILLPOND_BODY_WINDOW", help_heading = "Deadlines")]
+    pub body_window: Duration,
+
+    /// A response of which the client takes nothing for this time is given up
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration, env = "MILLPOND_WRITE_TIMEOUT", help_heading = "Deadlines")]
+    pub write_timeout: Duration,
+
+    /// How long a connection that was ended early is still read, so that the client gets the answer
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = units::duration, env = "MILLPOND_LINGER_TIMEOUT", help_heading = "Deadlines")]
+    pub linger_timeout: Duration,
+
+    /// Longest request target (path and query); a longer one gets 414
+    #[arg(long, value_name = "SIZE", default_value = "8KiB", value_parser = units::memory_size, env = "MILLPOND_TARGET_LIMIT", help_heading = "Bounds")]
+    pub target_limit: usize,
+
+    /// Longest request head; a longer one gets 431
+    #[arg(long, value_name = "SIZE", default_value = "32KiB", value_parser = units::memory_size, env = "MILLPOND_HEAD_LIMIT", help_heading = "Bounds")]
+    pub head_limit: usize,
+
+    /// Most header fields of a request; more get 431
+    #[arg(long, value_name = "N", default_value = "100", value_parser = units::count, env = "MILLPOND_FIELD_LIMIT", help_heading = "Bounds")]
+    pub field_limit: usize,
+
+    /// Longest chunk-size line of a request body, with its extensions
+    #[arg(long, value_name = "SIZE", default_value = "256", value_parser = units::memory_size, env = "MILLPOND_CHUNK_LINE_LIMIT", help_heading = "Bounds")]
+    pub chunk_line_limit: usize,
+
+    /// Longest trailer section of a request body
+    #[arg(long, value_name = "SIZE", default_value = "4KiB", value_parser = units::memory_size, env = "MILLPOND_TRAILER_LIMIT", help_heading = "Bounds")]
+    pub trailer_limit: usize,
+
+    /// How much of a body that nobody asked for is read and dropped to keep the connection
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = units::size, env = "MILLPOND_DRAIN_LIMIT", help_heading = "Bounds")]
+    pub drain_limit: u64,
+
+    /// Memory for files that are kept ready; 0 keeps none
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = units::size, env = "MILLPOND_CACHE_SIZE", help_heading = "Bounds")]
+    pub cache_size: u64,
+
+    /// Threads for work that waits for the disk; they come and go with the work
+    #[arg(long, value_name = "N", default_value = "32", value_parser = units::count, env = "MILLPOND_BLOCKING_THREADS", help_heading = "Bounds")]
+    pub blocking_threads: usize,
+}
+
+impl Limits {
+    /// What the protocol needs to know of them.
+    pub fn http(&self) -> Bounds {
+        Bounds {
+            target_bytes: self.target_limit,
+            head_bytes: self.head_limit,
+            head_fields: self.field_limit,
+            chunk_line_bytes: self.chunk_line_limit,
+            trailer_bytes: self.trailer_limit,
+            drain_bytes: self.drain_limit,
+            head_timeout: self.head_timeout,
+            idle_timeout: self.idle_timeout,
+            body_rate_per_s: self.body_rate,
+            body_window: self.body_window,
+        }
+    }
+}

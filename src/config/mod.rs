@@ -1,0 +1,87 @@
+//! What the server is told to do: as the user wrote it (`File`), and made sure of (`plan::Plan`).
+
+pub mod limits;
+pub mod plan;
+pub mod units;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use limits::Limits;
+use units::{AccessLog, Switch, Threads};
+
+/// The folder that is served when none is named.
+pub const DEFAULT_ROOT: &str = "resources";
+
+/// What the user wrote, in flags and in the environment: each value is well-formed by itself, and nothing more is known of it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct File {
+    /// The folder to serve
+    #[arg(value_name = "ROOT", default_value = DEFAULT_ROOT, env = "MILLPOND_ROOT")]
+    pub root: PathBuf,
+
+    /// Address or name to listen on; may be given several times
+    ///
+    /// 0.0.0.0 and :: stand for every address of this machine, which lets others on the network in.
+    #[arg(
+        long,
+        value_name = "HOST",
+        default_value = "127.0.0.1",
+        value_delimiter = ',',
+        env = "MILLPOND_HOST",
+        help_heading = "Listening"
+    )]
+    pub host: Vec<String>,
+
+    /// Port to listen on; 0 takes a free one
+    #[arg(long, value_name = "PORT", default_value_t = 8080, env = "MILLPOND_PORT", help_heading = "Listening")]
+    pub port: u16,
+
+    /// Worker threads; `auto` starts one per processor
+    ///
+    /// Each worker serves many connections at once, so the number does not bound them.
+    #[arg(long, value_name = "N", default_value = "10", env = "MILLPOND_THREADS", help_heading = "Pool and queue")]
+    pub threads: Threads,
+
+    /// Accepted connections that may wait for a worker
+    ///
+    /// A full queue leaves the rest to the kernel for as long as its oldest connection has waited for less than 20 ms; after that
+    /// the surplus is answered with 503 and Retry-After.
+    #[arg(long, value_name = "N", default_value = "100", value_parser = units::count, env = "MILLPOND_QUEUE", help_heading = "Pool and queue")]
+    pub queue: usize,
+
+    /// Connections served at once [default: half of the file descriptors, at most 16384]
+    #[arg(long, value_name = "N", value_parser = units::count, env = "MILLPOND_CONNECTIONS", help_heading = "Pool and queue")]
+    pub connections: Option<usize>,
+
+    /// Where requests are logged: `-` for standard output, a file, or `off`
+    ///
+    /// One line a request, in Combined Log Format. Lines that can not be written in time are dropped and counted.
+    #[arg(long, value_name = "TARGET", default_value = "-", env = "MILLPOND_ACCESS_LOG", help_heading = "Logging")]
+    pub access_log: AccessLog,
+
+    /// How long requests in flight may take after SIGTERM or SIGINT
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration, env = "MILLPOND_SHUTDOWN_GRACE", help_heading = "Deadlines")]
+    pub shutdown_grace: Duration,
+
+    /// Let scripts, styles, fonts and images with a content hash in their name (app.3f9c2b1a.js) be cached for a year
+    #[arg(long, value_name = "on|off", default_value = "on", env = "MILLPOND_IMMUTABLE", help_heading = "Files")]
+    pub immutable: Switch,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub limits: Limits,
+}
+
+/// What is wrong with the configuration, for the person who wrote it: what, where, and what to do, in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error(pub String);
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Error {}

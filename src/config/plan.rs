@@ -1,0 +1,101 @@
+//! The configuration, made sure of and compiled: plain data, made without opening or starting anything.
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::limits::{self, Limits};
+use super::units::{AccessLog, Threads};
+use super::{DEFAULT_ROOT, Error, File};
+
+/// All that the server needs to know to start.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The folder that is served: absolute, without symbolic links.
+    pub root: PathBuf,
+    /// The addresses to listen on, at least one.
+    pub listen: Vec<SocketAddr>,
+    /// Worker threads.
+    pub threads: usize,
+    /// Accepted connections that may wait for a worker.
+    pub queue: usize,
+    /// Connections served at once.
+    pub connections: usize,
+    /// Where requests are logged.
+    pub access_log: AccessLog,
+    /// How long requests in flight may take at the end.
+    pub shutdown_grace: Duration,
+    /// Whether files with a content hash in their name may be cached for good.
+    pub immutable: bool,
+    /// Open files that the cache may hold.
+    pub cached_descriptors: usize,
+    /// The bounds and deadlines.
+    pub limits: Limits,
+}
+
+impl Plan {
+    /// Checks what the user wrote. `descriptors` is how many files the process may have open.
+    ///
+    /// # Errors
+    ///
+    /// A line that says what is wrong and what to do.
+    pub fn compile(file: File, descriptors: usize) -> Result<Plan, Error> {
+        let mut listen: Vec<SocketAddr> = Vec::new();
+        for host in &file.host {
+            for address in addresses(host, file.port)? {
+                if !listen.contains(&address) {
+                    listen.push(address);
+                }
+            }
+        }
+        let threads = match file.threads {
+            Threads::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+            Threads::Count(n) => n,
+        };
+        let free = descriptors.saturating_sub(limits::RESERVED_DESCRIPTORS + threads);
+        Ok(Plan {
+            root: folder(&file.root)?,
+            listen,
+            threads,
+            queue: file.queue,
+            connections: file.connections.unwrap_or((free / 2).clamp(1, limits::MAX_DEFAULT_CONNECTIONS)),
+            access_log: file.access_log,
+            shutdown_grace: file.shutdown_grace,
+            immutable: file.immutable.0,
+            cached_descriptors: (free / 4).max(1),
+            limits: file.limits,
+        })
+    }
+}
+
+/// The addresses of a host: an IP address, with or without brackets, or a name.
+fn addresses(host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let found: Vec<_> = match (bare, port).to_socket_addrs() {
+        Ok(found) => found.collect(),
+        Err(e) => {
+            return Err(Error(format!(
+                "--host {host:?} is neither an address nor a name that resolves ({e}); give an address such as 127.0.0.1"
+            )));
+        }
+    };
+    if found.is_empty() { Err(Error(format!("--host {host:?} has no address; give an address such as 127.0.0.1"))) } else { Ok(found) }
+}
+
+/// The folder to serve, absolute.
+fn folder(root: &PathBuf) -> Result<PathBuf, Error> {
+    let problem = match root.canonicalize() {
+        Ok(path) => match std::fs::read_dir(&path) {
+            Ok(_) => return Ok(path),
+            Err(e) if e.kind() == ErrorKind::NotADirectory => "it is a file; name the folder that it is in".to_owned(),
+            Err(e) => format!("it can not be read ({e}); give the user that runs this the right to, or name another folder"),
+        },
+        Err(e) if e.kind() == ErrorKind::NotFound && root.as_os_str() == DEFAULT_ROOT => {
+            return Err(Error(format!("there is no folder {DEFAULT_ROOT:?} here; to serve this folder, run: millpond .")));
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => "there is no such folder; check the name, or create it".to_owned(),
+        Err(e) => format!("it can not be reached ({e})"),
+    };
+    Err(Error(format!("can not serve {root:?}: {problem}")))
+}

@@ -1,0 +1,186 @@
+//! How values are written: sizes (`64KiB`), times (`10s`), and the few words that flags take.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Reads a time: `500ms`, `10s`, `2m`, `1h`. At least a millisecond, at most a year.
+///
+/// # Errors
+///
+/// What is expected instead.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    const FORM: &str = "a time is written as 500ms, 10s, 2m or 1h";
+    let (number, unit) = split(text).ok_or(FORM)?;
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(FORM.into()),
+    };
+    match number.checked_mul(unit_ms) {
+        Some(ms @ 1..=31_536_000_000) => Ok(Duration::from_millis(ms)),
+        _ => Err("a time has to be at least 1ms and at most a year".into()),
+    }
+}
+
+/// Reads a size in bytes: `4096`, `64KiB`, `4MiB`, `1GiB`.
+///
+/// # Errors
+///
+/// What is expected instead.
+pub fn size(text: &str) -> Result<u64, String> {
+    const FORM: &str = "a size is written in bytes, or as 64KiB, 4MiB or 1GiB";
+    let (number, unit) = split(text).ok_or(FORM)?;
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return Err(FORM.into()),
+    };
+    number.checked_mul(1 << shift).ok_or_else(|| "that size does not fit into 64 bits".into())
+}
+
+/// Reads the size of something that is held in memory: at least one byte, at most 1GiB.
+///
+/// # Errors
+///
+/// What is expected instead.
+pub fn memory_size(text: &str) -> Result<usize, String> {
+    match size(text)? {
+        bytes @ 1..=0x4000_0000 => Ok(bytes as usize),
+        _ => Err("this size has to be at least 1 byte and at most 1GiB".into()),
+    }
+}
+
+/// Reads a number of things: at least one, at most a million.
+///
+/// # Errors
+///
+/// What is expected instead.
+pub fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=1_000_000) => Ok(n),
+        _ => Err("expected a whole number from 1 to 1000000".into()),
+    }
+}
+
+/// A whole number and the unit behind it.
+fn split(text: &str) -> Option<(u64, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    Some((text[..end].parse().ok()?, &text[end..]))
+}
+
+/// How many worker threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// One per processor.
+    Auto,
+    /// So many.
+    Count(usize),
+}
+
+impl FromStr for Threads {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Threads, String> {
+        match text.parse() {
+            _ if text == "auto" => Ok(Threads::Auto),
+            Ok(n @ 1..=1024) => Ok(Threads::Count(n)),
+            _ => Err("expected a number from 1 to 1024, or auto".into()),
+        }
+    }
+}
+
+/// Where requests are logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// To standard output.
+    Stdout,
+    /// To this file, at its end.
+    File(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
+impl FromStr for AccessLog {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<AccessLog, String> {
+        match text {
+            "-" => Ok(AccessLog::Stdout),
+            "off" => Ok(AccessLog::Off),
+            "" => Err("expected -, off, or the name of a file".into()),
+            file => Ok(AccessLog::File(file.into())),
+        }
+    }
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Switch(pub bool);
+
+impl FromStr for Switch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Switch, String> {
+        match text {
+            "on" => Ok(Switch(true)),
+            "off" => Ok(Switch(false)),
+            _ => Err("expected on or off".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_times() {
+        for (text, bytes) in [
+            ("0", Some(0)),
+            ("17", Some(17)),
+            ("17B", Some(17)),
+            ("64KiB", Some(65_536)),
+            ("1GiB", Some(1 << 30)),
+            ("", None),
+            ("KiB", None),
+        ] {
+            assert_eq!(size(text).ok(), bytes, "{text:?}");
+        }
+        for text in ["-1", "1.5MiB", "64kb", "64 KiB", "99999999999999999999", "17179869184GiB"] {
+            assert!(size(text).is_err(), "{text:?}");
+        }
+        for (text, ms) in [
+            ("1ms", Some(1)),
+            ("10s", Some(10_000)),
+            ("2m", Some(120_000)),
+            ("1h", Some(3_600_000)),
+            ("8760h", Some(31_536_000_000)),
+            ("8761h", None),
+        ] {
+            assert_eq!(duration(text).ok(), ms.map(Duration::from_millis), "{text:?}");
+        }
+        for text in ["", "0s", "10", "s", "-1s", "1d", "1 s", "99999999999999999h"] {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
+        for (text, ok) in [("0", false), ("1", true), ("1000000", true), ("1000001", false), ("x", false)] {
+            assert_eq!(count(text).is_ok(), ok, "{text}");
+        }
+        for (text, ok) in [("0", false), ("1", true), ("1GiB", true), ("1073741825", false)] {
+            assert_eq!(memory_size(text).is_ok(), ok, "{text}");
+        }
+        for (text, threads) in [
+            ("auto", Some(Threads::Auto)),
+            ("1", Some(Threads::Count(1))),
+            ("1024", Some(Threads::Count(1024))),
+            ("1025", None),
+            ("0", None),
+        ] {
+            assert_eq!(text.parse().ok(), threads, "{text}");
+        }
+    }
+}

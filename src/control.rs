@@ -1,0 +1,290 @@
+//! The main thread: binds the sockets, starts the threads, waits for signals, and brings everything to an end.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::panic;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::watch;
+
+use crate::config::Error;
+use crate::config::plan::Plan;
+use crate::config::units::AccessLog;
+use crate::files::blocking::Blocking;
+use crate::net::queue::Queue;
+use crate::net::{Shared, accept, worker};
+use crate::observe::log::{self, Log};
+use crate::observe::{Counters, say};
+use crate::site::Site;
+
+/// Connections that the kernel may hold before they are accepted; it lowers this to its own bound (net.core.somaxconn).
+const BACKLOG: i32 = 4096;
+/// What a process that was ended by a signal exits with, less the signal's number.
+const EXIT_BY_SIGNAL: i32 = 128;
+
+/// Raises the number of files that this process may have open as far as it is allowed to; returns it.
+pub fn raise_descriptors() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        // if that is refused, the old limit holds
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    getrlimit(Resource::Nofile).current.map_or(1 << 20, |n| usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+/// Checks what can be checked without starting anything: that the root can be opened, and that the ports are free.
+///
+/// # Errors
+///
+/// What would keep the server from starting.
+pub fn check(plan: &Plan) -> Result<(), Error> {
+    bind(plan)?;
+    open_log(plan, false)?;
+    Ok(())
+}
+
+/// What happens while the server runs.
+enum Event {
+    Signal(i32),
+    WorkerEnded(usize),
+    AllEnded,
+}
+
+/// Serves until a signal ends it; returns the exit code.
+///
+/// # Errors
+///
+/// What kept the server from starting.
+pub fn run(plan: &Plan) -> Result<i32, Error> {
+    let failed = |what: &'static str| move |e: io::Error| Error(format!("{what}: {e}"));
+    let listeners = bind(plan)?;
+    let blocking = Arc::new(Blocking::new(plan.limits.blocking_threads).map_err(failed("no blocking pool"))?);
+    let site = Site::open(plan, &blocking, Instant::now()).map_err(failed("can not open the folder"))?;
+    let log = match open_log(plan, true)? {
+        Some(sink) => Log::start(plan.threads, sink).map_err(failed("no thread for the log"))?,
+        None => Log::off(),
+    };
+    let shared = Arc::new(Shared {
+        site,
+        queue: Queue::new(plan.queue, plan.threads, plan.connections),
+        bounds: Arc::new(plan.limits.http()),
+        limits: plan.limits.clone(),
+        log,
+        counters: Counters::default(),
+        blocking,
+    });
+    tell_panics(&shared);
+    let (tell, events) = mpsc::channel();
+    watch_signals(&tell).map_err(failed("can not wait for signals"))?;
+    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+    let mut workers = Vec::new();
+    for index in 0..plan.threads {
+        workers.push(start_worker(index, &shared, &tell).map_err(failed("no thread for a worker"))?);
+    }
+    let (stop, stopped) = watch::channel(false);
+    let acceptor = accept::start(listeners, Arc::clone(&shared), stopped).map_err(failed("no thread for the acceptor"))?;
+    greet(plan, &addresses);
+    let signal = serve(&mut workers, &shared, &tell, &events);
+    // the acceptor is still there, so this is heard
+    let _ = stop.send(true);
+    let by_force = end(plan, acceptor, workers, signal, &tell, &events);
+    farewell(&shared);
+    Ok(by_force.map_or(0, |signal| EXIT_BY_SIGNAL + signal))
+}
+
+/// Binds a listener to each address.
+fn bind(plan: &Plan) -> Result<Vec<TcpListener>, Error> {
+    let mut port = None;
+    let mut listeners = Vec::new();
+    for address in &plan.listen {
+        // one free port serves all addresses
+        let address = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
+        let listener = listen(address).map_err(|e| {
+            let advice = match e.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "another program listens there; stop it, or choose another port with --port (0 takes a free one)"
+                }
+                io::ErrorKind::PermissionDenied => "ports below 1024 need more rights; choose a higher one with --port",
+                io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose another one with --host",
+                _ => "choose another address with --host or --port",
+            };
+            Error(format!("can not listen on {address} ({e}): {advice}"))
+        })?;
+        port = listener.local_addr().ok().map(|a| a.port());
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // 0.0.0.0 and :: can then stand beside each other
+        socket.set_only_v6(true)?;
+    }
+    // inherited by what it accepts: small responses leave at once
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// Opens the access log; `create` makes a file that is not there.
+fn open_log(plan: &Plan, create: bool) -> Result<Option<Box<dyn Write + Send>>, Error> {
+    match &plan.access_log {
+        AccessLog::Off => Ok(None),
+        AccessLog::Stdout => Ok(Some(Box::new(io::stdout()))),
+        AccessLog::File(path) if !create && !path.exists() => Ok(None),
+        AccessLog::File(path) => match log::open(path) {
+            Ok(file) => Ok(Some(Box::new(file))),
+            Err(e) => Err(Error(format!("can not write the access log {path:?} ({e}); choose another file with --access-log"))),
+        },
+    }
+}
+
+fn start_worker(index: usize, shared: &Arc<Shared>, tell: &Sender<Event>) -> io::Result<JoinHandle<()>> {
+    let tell = tell.clone();
+    worker::start(index, Arc::clone(shared), move |index| {
+        // at the very end nobody listens any more
+        let _ = tell.send(Event::WorkerEnded(index));
+    })
+}
+
+/// Panics are our bugs: each is counted and told, with where it happened.
+fn tell_panics(shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    panic::set_hook(Box::new(move |info| {
+        shared.counters.panics.fetch_add(1, Ordering::Relaxed);
+        let place = info.location().map_or_else(String::new, |l| format!("{}:{}", l.file(), l.line()));
+        let why = info.payload_as_str().unwrap_or("no message");
+        say(&format!("{} panicked at {place}: {why}", thread::current().name().unwrap_or("a thread")));
+    }));
+}
+
+fn watch_signals(tell: &Sender<Event>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let tell = tell.clone();
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            if tell.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Keeps the workers running until a signal comes; returns it.
+fn serve(workers: &mut [JoinHandle<()>], shared: &Arc<Shared>, tell: &Sender<Event>, events: &Receiver<Event>) -> i32 {
+    loop {
+        match events.recv() {
+            Ok(Event::Signal(signal)) => return signal,
+            Ok(Event::WorkerEnded(index)) => match start_worker(index, shared, tell) {
+                Ok(handle) => {
+                    workers[index] = handle;
+                    say(&format!("worker {index} ended and was replaced"));
+                }
+                Err(e) => say(&format!("worker {index} ended and can not be replaced: {e}")),
+            },
+            Ok(Event::AllEnded) | Err(_) => return SIGTERM,
+        }
+    }
+}
+
+/// Waits until all that is in flight has ended, or the grace is over, or a second signal comes; that one is returned.
+fn end(
+    plan: &Plan,
+    acceptor: JoinHandle<()>,
+    workers: Vec<JoinHandle<()>>,
+    signal: i32,
+    tell: &Sender<Event>,
+    events: &Receiver<Event>,
+) -> Option<i32> {
+    let deadline = Instant::now() + plan.shutdown_grace;
+    let tell = tell.clone();
+    let waiter = thread::Builder::new().name("ending".into()).spawn(move || {
+        for handle in std::iter::once(acceptor).chain(workers) {
+            // a panic in it was told already
+            let _ = handle.join();
+        }
+        let _ = tell.send(Event::AllEnded);
+    });
+    if waiter.is_err() {
+        return Some(signal);
+    }
+    loop {
+        match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Event::Signal(second)) => return Some(second),
+            Ok(Event::WorkerEnded(_)) => {}
+            Ok(Event::AllEnded) => return None,
+            Err(_) => {
+                say("the grace is over: what is still in flight is cut off");
+                return None;
+            }
+        }
+    }
+}
+
+/// Says where and what is served.
+fn greet(plan: &Plan, addresses: &[SocketAddr]) {
+    let mut text = format!("millpond {} serves {}\n", env!("CARGO_PKG_VERSION"), log::printable(&plan.root.to_string_lossy()));
+    for address in addresses.iter().flat_map(|a| reachable(*a)) {
+        text.push_str(&format!("  http://{address}/\n"));
+    }
+    let threads = if plan.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", plan.threads) };
+    text.push_str(&format!("{threads}, a queue of {}, up to {} connections at once; Ctrl-C ends it\n", plan.queue, plan.connections));
+    // a server whose standard error is closed still serves
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// The addresses by which a listener can be reached: its own, or all of this machine if it listens on every one.
+fn reachable(address: SocketAddr) -> Vec<SocketAddr> {
+    if !address.ip().is_unspecified() {
+        return vec![address];
+    }
+    let is_usable = |ip: &IpAddr| match ip {
+        IpAddr::V4(ip) => address.is_ipv4() && !ip.is_link_local(),
+        IpAddr::V6(ip) => address.is_ipv6() && !ip.is_unicast_link_local(),
+    };
+    let mut found: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
+        .into_iter()
+        .flatten()
+        .filter_map(|interface| {
+            let storage = interface.address?;
+            storage.as_sockaddr_in().map(|a| IpAddr::V4(a.ip())).or_else(|| storage.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip())))
+        })
+        .filter(is_usable)
+        .collect();
+    found.sort_by_key(|ip| (!ip.is_loopback(), *ip));
+    found.dedup();
+    if found.is_empty() {
+        return vec![address];
+    }
+    found.into_iter().map(|ip| SocketAddr::new(ip, address.port())).collect()
+}
+
+/// Says what was done.
+fn farewell(shared: &Shared) {
+    let dropped = shared.log.finish();
+    let served = shared.queue.served();
+    let by_worker = served.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
+    let counters = &shared.counters;
+    say(&format!(
+        "stopped: {} connections ({by_worker}), {} requests, {} shed, {} panics, {dropped} log lines dropped",
+        served.iter().sum::<usize>(),
+        counters.requests.load(Ordering::Relaxed),
+        counters.shed.load(Ordering::Relaxed),
+        counters.panics.load(Ordering::Relaxed),
+    ));
+}

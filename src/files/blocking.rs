@@ -1,0 +1,49 @@
+//! The blocking pool: one for the process. Work that may wait for a disk runs here, never on a worker.
+//!
+//! Threads start when work comes and end after some seconds without any; there is a bound to their number, and what exceeds it
+//! waits. The bound of what waits is that of the connections: each has one piece of such work at a time.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+
+/// How long a thread of the pool stays without work.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// The pool.
+#[derive(Debug)]
+pub struct Blocking(Option<Runtime>);
+
+impl Blocking {
+    /// A pool of at most so many threads.
+    ///
+    /// # Errors
+    ///
+    /// The runtime behind it can not be made.
+    pub fn new(threads: usize) -> io::Result<Blocking> {
+        Builder::new_current_thread()
+            .thread_name("blocking")
+            .max_blocking_threads(threads)
+            .thread_keep_alive(KEEP_ALIVE)
+            .build()
+            .map(|r| Blocking(Some(r)))
+    }
+
+    /// Runs `work` on the pool. A panic in it is passed on.
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let Some(runtime) = &self.0 else { unreachable!("the pool is there until it is dropped") };
+        match runtime.spawn_blocking(work).await {
+            Ok(done) => done,
+            Err(e) => std::panic::resume_unwind(e.try_into_panic().unwrap_or_else(|_| Box::new("the blocking pool has ended"))),
+        }
+    }
+}
+
+impl Drop for Blocking {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Files below the root: from a request to its response.
+//!
+//! What is in memory, in the cache or in the kernel's, is answered at once. What may have to wait for the disk is left to the
+//! blocking pool, so that no worker ever does.
+
+pub mod blocking;
+pub mod cache;
+pub mod root;
+
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::io::{Errno, ReadWriteFlags};
+
+use crate::config::plan::Plan;
+use crate::http::body::{Body, Chunk};
+use crate::http::conditional::{self, Verdict};
+use crate::http::fields::Fields;
+use crate::http::path::CleanPath;
+use crate::http::range::{self, Asked};
+use crate::http::refuse::Refuse;
+use crate::http::{Method, Request, Response, StatusCode, header};
+use blocking::Blocking;
+use cache::{Cache, Content, Entry, Kind, Ready};
+use root::{Found, How, NoAnswer, Root, Stamp};
+
+/// Files up to this size are kept in memory; larger ones are sent by the kernel from the open file.
+const MEMORY_BYTES: u64 = 64 << 10;
+/// How often a file that changes while it is read is read again, before it is served from the open file instead.
+const READS: usize = 3;
+/// What a folder is served by.
+const INDEX: &[u8] = b"index.html";
+/// The methods of files: HEAD is part of GET (RFC 9110 section 9.1).
+pub const METHODS: &str = "GET, HEAD";
+
+/// A response, now or later.
+pub enum Served<'a> {
+    /// Now.
+    Ready(Response),
+    /// After something that waits.
+    Later(Pin<Box<dyn Future<Output = Response> + Send + 'a>>),
+}
+
+/// The files of one root.
+#[derive(Debug)]
+pub struct Files {
+    store: Arc<Store>,
+    blocking: Arc<Blocking>,
+    started: Instant,
+}
+
+/// What the blocking pool needs of it.
+#[derive(Debug)]
+struct Store {
+    root: Root,
+    cache: Cache,
+    immutable: bool,
+}
+
+impl Files {
+    /// Opens the root.
+    ///
+    /// # Errors
+    ///
+    /// It can not be opened.
+    pub fn open(path: &Path, plan: &Plan, blocking: Arc<Blocking>, started: Instant) -> io::Result<Files> {
+        let cache = Cache::new(plan.limits.cache_size, plan.cached_descriptors);
+        let store = Store { root: Root::open(path)?, cache, immutable: plan.immutable };
+        Ok(Files { store: Arc::new(store), blocking, started })
+    }
+
+    /// Answers GET and HEAD.
+    pub fn serve<'a>(&'a self, request: &'a Request, now: Instant) -> Served<'a> {
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            return Served::Ready(refused(Refuse::method(METHODS), request));
+        }
+        if is_hidden(&request.path) {
+            return Served::Ready(refused(Refuse::not_found(), request));
+        }
+        let now_ms = now.saturating_duration_since(self.started).as_millis() as u64;
+        match self.store.find(&request.path, now_ms, How::Cached) {
+            Ok(entry) => Served::Ready(answer(&entry, request)),
+            Err(NoAnswer::Cold) => Served::Later(Box::pin(async move {
+                let (store, path) = (Arc::clone(&self.store), request.path.clone());
+                match self.blocking.run(move || store.find(&path, now_ms, How::Any)).await {
+                    Ok(entry) => answer(&entry, request),
+                    Err(e) => refused(failure(e), request),
+                }
+            })),
+            Err(e) => Served::Ready(refused(failure(e), request)),
+        }
+    }
+}
+
+impl Store {
+    /// The entry of a path, checked within the last second.
+    fn find(&self, path: &CleanPath, now_ms: u64, how: How) -> Result<Arc<Entry>, NoAnswer> {
+        let old = match self.cache.get(path.as_bytes(), now_ms) {
+            Some((entry, true)) => return Ok(entry),
+            Some((entry, false)) => Some(entry),
+            None => None,
+        };
+        let indexed;
+        let (at, name) = if path.is_folder() {
+            indexed = [path.as_bytes(), INDEX].concat();
+            (&indexed[..], INDEX)
+        } else {
+            (path.as_bytes(), path.name())
+        };
+        if let Some(old) = old
+            && let Kind::File(ready) = &old.kind
+            && self.root.look(at, how)? == Found::File(ready.stamp)
+        {
+            old.touch(now_ms);
+            return Ok(old);
+        }
+        let kind = match self.root.open_file(at, how)? {
+            Ok((file, stamp)) => Kind::File(self.make_ready(file, stamp, name, how)?),
+            Err(Found::Folder) if !path.is_folder() => Kind::Folder,
+            Err(Found::Denied) => Kind::Denied,
+            Err(_) => Kind::Nothing,
+        };
+        let entry = Arc::new(Entry::new(kind, now_ms));
+        self.cache.put(path.as_bytes(), &entry);
+        Ok(entry)
+    }
+
+    /// Reads a small file, or keeps a large one open.
+    fn make_ready(&self, file: OwnedFd, stamp: Stamp, name: &[u8], how: How) -> Result<Ready, NoAnswer> {
+        let mut stamp = stamp;
+        for _ in 0..READS {
+            if stamp.len > MEMORY_BYTES {
+                break;
+            }
+            let bytes = read_whole(&file, stamp.len, how)?;
+            // the bytes are those of this state only if the file had it before and after they were read
+            let after = root::stamp_of(&file).map_err(NoAnswer::Failed)?;
+            if after == stamp && bytes.len() as u64 == stamp.len {
+                return Ok(Ready::new(name, stamp, Content::Mem(bytes.into()), self.immutable));
+            }
+            stamp = after;
+        }
+        Ok(Ready::new(name, stamp, Content::Open(Arc::new(file)), self.immutable))
+    }
+}
+
+/// Reads up to `len` bytes from the start of a file.
+fn read_whole(file: &OwnedFd, len: u64, how: How) -> Result<Vec<u8>, NoAnswer> {
+    let mut bytes = vec![0; len as usize];
+    let mut at = 0;
+    while at < bytes.len() {
+        match read_some(file, &mut bytes[at..], at as u64, how) {
+            Ok(0) => break,
+            Ok(n) => at += n,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if how == How::Cached => return Err(NoAnswer::Cold),
+            Err(e) => return Err(NoAnswer::Failed(e)),
+        }
+    }
+    bytes.truncate(at);
+    Ok(bytes)
+}
+
+fn read_some(file: &OwnedFd, into: &mut [u8], offset: u64, how: How) -> Result<usize, Errno> {
+    if how == How::Cached {
+        match rustix::io::preadv2(file, &mut [IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT) {
+            // a file system that can not tell
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+            other => return other,
+        }
+    }
+    rustix::io::pread(file, into, offset)
+}
+
+/// Whether the byte at this place is in memory, so that sending it does not wait for the disk.
+pub fn is_in_memory(file: &OwnedFd, offset: u64) -> bool {
+    !matches!(rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut [0])], offset, ReadWriteFlags::NOWAIT), Err(Errno::AGAIN))
+}
+
+/// Brings a part of a file into memory; waits for the disk.
+pub fn bring_into_memory(file: &OwnedFd, offset: u64, len: u64) {
+    let mut buffer = vec![0; 64 << 10];
+    let mut at = offset;
+    while at < offset + len {
+        match rustix::io::pread(file, &mut buffer, at) {
+            Ok(n) if n > 0 => at += n as u64,
+            Err(Errno::INTR) => {}
+            // whoever sends it will meet the same
+            _ => return,
+        }
+    }
+}
+
+/// Whether a path has a segment that begins with a dot; `.well-known` (RFC 8615) at the root has a purpose.
+fn is_hidden(path: &CleanPath) -> bool {
+    path.segments().enumerate().any(|(i, segment)| segment[0] == b'.' && !(i == 0 && segment == b".well-known"))
+}
+
+fn refused(refuse: Refuse, request: &Request) -> Response {
+    refuse.into_response(request.field(&header::ACCEPT))
+}
+
+fn failure(e: NoAnswer) -> Refuse {
+    match e {
+        NoAnswer::Failed(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
+            Refuse::new(StatusCode::SERVICE_UNAVAILABLE, "The server is short of resources right now.")
+        }
+        NoAnswer::Failed(_) | NoAnswer::Cold => Refuse::internal(),
+    }
+}
+
+/// Answers a request from an entry: preconditions first, then the range (RFC 9110 section 13.2.2).
+fn answer(entry: &Entry, request: &Request) -> Response {
+    let ready = match &entry.kind {
+        Kind::File(ready) => ready,
+        Kind::Folder => return to_folder(request),
+        Kind::Nothing => return refused(Refuse::not_found(), request),
+        Kind::Denied => return refused(Refuse::new(StatusCode::FORBIDDEN, "The server may not read what is at this address."), request),
+    };
+    match conditional::evaluate(request, ready.validators()) {
+        Verdict::Proceed => {}
+        Verdict::NotModified => {
+            let fields = Fields::shared(ready.unchanged.clone());
+            return Response { fields, ..Response::new(StatusCode::NOT_MODIFIED) };
+        }
+        Verdict::Failed => {
+            return refused(Refuse::new(StatusCode::PRECONDITION_FAILED, "The file is not the one that the request speaks of."), request);
+        }
+    }
+    let len = ready.stamp.len;
+    let mut response = Response { fields: Fields::shared(ready.fields.clone()), ..Response::new(StatusCode::OK) };
+    response.body = body(&ready.content, 0, len);
+    // HEAD ignores Range (RFC 9110 section 14.2)
+    if request.method == Method::GET
+        && let Some(value) = request.field(&header::RANGE)
+        && conditional::range_holds(request, ready.validators())
+    {
+        match range::parse(value, len) {
+            Asked::Whole => {}
+            Asked::Part { first, last } => {
+                response.status = StatusCode::PARTIAL_CONTENT;
+                response.fields.push(&header::CONTENT_RANGE, format!("bytes {first}-{last}/{len}"));
+                response.body = body(&ready.content, first, last - first + 1);
+            }
+            Asked::Unsatisfiable => {
+                let mut response = refused(Refuse::new(StatusCode::RANGE_NOT_SATISFIABLE, "The file has no such range of bytes."), request);
+                response.fields.push(&header::CONTENT_RANGE, format!("bytes */{len}"));
+                return response;
+            }
+        }
+    }
+    response
+}
+
+fn body(content: &Content, offset: u64, len: u64) -> Body {
+    match content {
+        Content::Mem(bytes) => bytes.slice(offset as usize..(offset + len) as usize).into(),
+        Content::Open(file) => Chunk::File { file: Arc::clone(file), offset, len }.into(),
+    }
+}
+
+/// 301 to the folder's own address, with the query kept.
+fn to_folder(request: &Request) -> Response {
+    let mut location = request.path.to_location();
+    location.push('/');
+    if let Some(query) = request.query() {
+        location.push('?');
+        // a target holds ASCII only
+        location.extend(query.iter().map(|&b| char::from(b)));
+    }
+    let fields = Fields::default()
+        .with(&header::LOCATION, location)
+        .with(&header::CACHE_CONTROL, "no-cache")
+        .with(&header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    Response { fields, ..Response::new(StatusCode::MOVED_PERMANENTLY) }
+}

@@ -1,0 +1,244 @@
+//! One connection's socket: reading, waiting, its deadline, and how it ends.
+//!
+//! A socket is given to the event loop only when it first has to wait. A connection whose request is there already, as under
+//! load, is read, answered and closed without that.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Shutdown};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use tokio::io::Interest;
+use tokio::time::Sleep;
+
+use super::worker::Worker;
+use super::{Accepted, Shared, h1};
+use crate::observe::End;
+
+/// Bytes that a lingering connection may still send.
+const LINGER_BYTES: usize = 4 << 20;
+
+/// A non-blocking socket.
+#[derive(Debug)]
+pub struct Io {
+    socket: Socket,
+}
+
+#[derive(Debug)]
+enum Socket {
+    /// Not known to the event loop.
+    Fresh(std::net::TcpStream),
+    /// Watched by it.
+    Watched(tokio::net::TcpStream),
+    /// Between the two, or lost there.
+    Lost,
+}
+
+impl Io {
+    /// A socket that the event loop does not know yet.
+    pub fn new(socket: std::net::TcpStream) -> Io {
+        Io { socket: Socket::Fresh(socket) }
+    }
+
+    fn watched(&mut self) -> io::Result<&tokio::net::TcpStream> {
+        if let Socket::Fresh(_) = self.socket
+            && let Socket::Fresh(socket) = std::mem::replace(&mut self.socket, Socket::Lost)
+        {
+            self.socket = Socket::Watched(tokio::net::TcpStream::from_std(socket)?);
+        }
+        match &self.socket {
+            Socket::Watched(socket) => Ok(socket),
+            _ => Err(ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// The socket, for system calls.
+    ///
+    /// # Errors
+    ///
+    /// It was lost when it was given to the event loop.
+    pub fn fd(&self) -> io::Result<BorrowedFd<'_>> {
+        match &self.socket {
+            Socket::Fresh(socket) => Ok(socket.as_fd()),
+            Socket::Watched(socket) => Ok(socket.as_fd()),
+            Socket::Lost => Err(ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Waits until there may be something to read.
+    pub fn poll_readable(&mut self, cx: &mut Context) -> Poll<io::Result<()>> {
+        match &self.socket {
+            Socket::Fresh(_) => Poll::Ready(Ok(())),
+            _ => self.watched()?.poll_read_ready(cx),
+        }
+    }
+
+    /// Reads what is there into the room that `buffer` has; 0 at the end of what the client sends.
+    pub fn poll_read(&mut self, cx: &mut Context, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_readable(cx))?;
+            let room = buffer.capacity() - buffer.len();
+            match rustix::net::recv(self.fd()?, rustix::buffer::spare_capacity(buffer), rustix::net::RecvFlags::empty()) {
+                Ok((n, _)) => {
+                    // less than there was room for: the next one would have to wait, which saves asking
+                    if n > 0 && n < room {
+                        self.forget(Interest::READABLE);
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => {
+                    self.watched()?;
+                    self.forget(Interest::READABLE);
+                }
+                Err(e) => return Poll::Ready(Err(e.into())),
+            }
+        }
+    }
+
+    /// Waits until something can be written, after the kernel took no more.
+    pub fn poll_writable(&mut self, cx: &mut Context) -> Poll<io::Result<()>> {
+        self.watched()?;
+        self.forget(Interest::WRITABLE);
+        self.watched()?.poll_write_ready(cx)
+    }
+
+    /// Tells the event loop that what it knew of the socket's readiness is used up. What has come since is told anew: its events
+    /// are taken in by this same thread, after this.
+    fn forget(&self, interest: Interest) {
+        if let Socket::Watched(socket) = &self.socket {
+            // always `WouldBlock`: that is how readiness is cleared
+            let _ = socket.try_io(interest, || Err::<(), _>(ErrorKind::WouldBlock.into()));
+        }
+    }
+
+    /// Ends what is sent.
+    fn shutdown(&self) {
+        if let Ok(fd) = self.fd() {
+            // a socket that is gone needs no end
+            let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
+        }
+    }
+}
+
+/// A timer that is set seldom: it may fire early, looks whether the deadline has moved on, and sleeps again.
+#[derive(Debug, Default)]
+pub struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    /// Whether the deadline has passed; otherwise the task is woken then.
+    pub fn poll(&mut self, cx: &mut Context, deadline: Instant) -> bool {
+        let deadline = deadline.into();
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            if tokio::time::Instant::now() >= deadline {
+                return true;
+            }
+            sleep.as_mut().reset(deadline);
+        }
+        false
+    }
+}
+
+/// A connection that a worker serves: its socket, its timer and its place with the worker.
+#[derive(Debug)]
+pub struct Link {
+    pub(super) io: Io,
+    pub(super) alarm: Alarm,
+    pub(super) shared: Arc<Shared>,
+    pub(super) worker: Arc<Worker>,
+    pub(super) accepted: Instant,
+    pub(super) peer: IpAddr,
+    place: Option<usize>,
+    ended: Option<End>,
+}
+
+impl Link {
+    /// Takes a connection on. From here on the worker's count of connections is this value's to lower.
+    pub fn new(accepted: Accepted, shared: Arc<Shared>, worker: Arc<Worker>) -> Link {
+        // only the log asks for it
+        let peer = if shared.log.is_on() { accepted.peer() } else { std::net::Ipv4Addr::UNSPECIFIED.into() };
+        Link {
+            io: Io::new(accepted.socket),
+            alarm: Alarm::default(),
+            shared,
+            worker,
+            accepted: accepted.at,
+            peer,
+            place: None,
+            ended: None,
+        }
+    }
+
+    /// Lets the worker wake this connection when it is to end; to be called before waiting.
+    pub fn wait_with(&mut self, cx: &Context) {
+        if self.place.is_none() {
+            self.place = Some(self.worker.add_waker(cx.waker().clone()));
+        }
+    }
+
+    /// Whether the server stops.
+    pub fn is_draining(&self) -> bool {
+        self.worker.draining.load(Ordering::Relaxed)
+    }
+
+    /// Serves the connection to its end.
+    pub async fn serve(mut self) {
+        let (end, linger) = h1::serve(&mut self).await;
+        self.ended = Some(end);
+        if linger {
+            self.linger().await;
+        }
+    }
+
+    /// Ends what is sent and reads on for a while: a client that is still sending would otherwise be told of a reset, and could
+    /// lose the response to it (RFC 9112 section 9.6).
+    async fn linger(&mut self) {
+        linger(&mut self.io, Instant::now() + self.shared.limits.linger_timeout).await;
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            self.worker.remove_waker(place);
+        }
+        let end = if std::thread::panicking() { End::Panicked } else { self.ended.unwrap_or(End::Cut) };
+        self.shared.counters.end(end);
+        self.shared.queue.ended(self.worker.index);
+    }
+}
+
+/// Ends what is sent, and drops what still comes until the client ends it too, or the deadline.
+pub async fn linger(io: &mut Io, deadline: Instant) {
+    io.shutdown();
+    let mut alarm = Alarm::default();
+    let mut left = LINGER_BYTES;
+    let mut buffer = Vec::with_capacity(4 << 10);
+    std::future::poll_fn(|cx| {
+        loop {
+            match io.poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(n)) if n > 0 && n <= left => {
+                    left -= n;
+                    buffer.clear();
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return if alarm.poll(cx, deadline) { Poll::Ready(()) } else { Poll::Pending },
+            }
+        }
+    })
+    .await;
+}
+
+/// Ends both directions at once.
+pub fn abort(socket: &std::net::TcpStream) {
+    // a socket that is gone needs no end
+    let _ = socket.shutdown(Shutdown::Both);
+}

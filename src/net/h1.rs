@@ -1,0 +1,413 @@
+//! Drives HTTP/1.1 on a socket: bytes to `http::h1::Conn`, requests to the site, responses to `Outgoing`.
+//!
+//! What pipelined requests have ready at the same time is gathered and leaves in one call.
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::Moment;
+use super::conn::{Alarm, Io, Link};
+use super::spare;
+use super::write::Outgoing;
+use crate::files::Served;
+use crate::http::body::Inbound;
+use crate::http::h1::encode::CONTINUE;
+use crate::http::h1::{Conn, Event, Inflow, Lapse};
+use crate::http::refuse::Refuse;
+use crate::http::{Request, Response, header};
+use crate::observe::{End, Record};
+
+/// The least room to read into.
+const ROOM_BYTES: usize = 2 << 10;
+
+/// Serves a connection until it ends; returns why it ended, and whether it has to linger.
+pub async fn serve(link: &mut Link) -> (End, bool) {
+    let conn = Conn::new(link.shared.bounds.clone(), link.accepted);
+    let mut out = spare::outgoing();
+    out.begin();
+    let mut driver = Driver { link, conn, input: Input::default(), out, request: spare::request(), told: Vec::new() };
+    let end = match driver.run().await {
+        Ok(end) => end,
+        Err(Failed::Write(End::Done, e)) => write_end(&e),
+        Err(Failed::Write(end, _)) => end,
+    };
+    driver.tell();
+    let linger = end == End::Done && driver.conn.is_closed() && (driver.conn.has_unread() || !driver.input.unread().is_empty());
+    let linger = linger || matches!(end, End::Malformed | End::Slow) && driver.conn.is_closed();
+    let Driver { input, out, request, .. } = driver;
+    input.release();
+    spare::keep_outgoing(out);
+    spare::keep_request(request);
+    (end, linger)
+}
+
+/// Why a write ended a connection.
+enum Failed {
+    /// With the end it comes to; `Done` leaves that to the error.
+    Write(End, io::Error),
+}
+
+fn write_end(e: &io::Error) -> End {
+    if e.kind() == ErrorKind::UnexpectedEof { End::Truncated } else { End::Cut }
+}
+
+struct Driver<'a> {
+    link: &'a mut Link,
+    conn: Conn,
+    input: Input,
+    out: Outgoing,
+    request: Request,
+    /// Requests whose response has not left yet, for the log.
+    told: Vec<Answered>,
+}
+
+/// A request that was answered: what the log needs of it.
+struct Answered {
+    request: Request,
+    status: u16,
+    unix_s: u64,
+    /// Where its body begins and ends in all that is sent on the connection.
+    body: (u64, u64),
+}
+
+/// What came of waiting for input.
+enum Waited {
+    Bytes,
+    Eof,
+    Lapsed,
+    Drained,
+}
+
+impl Driver<'_> {
+    async fn run(&mut self) -> Result<End, Failed> {
+        let mut now = Moment::now();
+        loop {
+            let (taken, event) = self.conn.receive(self.input.unread(), now.at, &mut self.request);
+            self.input.consume(taken);
+            match event {
+                Event::Request => self.answer(now).await?,
+                Event::Refuse(refuse) => {
+                    let response = refuse.into_response(self.request.field(&header::ACCEPT));
+                    self.respond(response, now);
+                    self.send().await?;
+                    return Ok(End::Malformed);
+                }
+                Event::More => {
+                    if !self.out.is_empty() {
+                        self.send().await?;
+                        now = Moment::now();
+                        self.conn.rest(now.at);
+                    }
+                    if self.conn.is_closed() {
+                        return Ok(End::Done);
+                    }
+                    let waited = self.wait().await;
+                    now = Moment::now();
+                    match waited {
+                        Ok(Waited::Bytes) => {}
+                        Ok(Waited::Eof) => return Ok(if self.conn.is_idle() { End::Done } else { End::Cut }),
+                        Ok(Waited::Drained) => return Ok(End::Drained),
+                        Ok(Waited::Lapsed) => match self.conn.lapse(now.at) {
+                            Lapse::GoOn => {}
+                            Lapse::Silent => return Ok(End::Idle),
+                            Lapse::Refuse(refuse) => {
+                                self.respond(refuse.into_response(None), now);
+                                self.send().await?;
+                                return Ok(End::Slow);
+                            }
+                        },
+                        Err(_) => return Ok(End::Cut),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for input, until the deadline.
+    async fn wait(&mut self) -> io::Result<Waited> {
+        let deadline = self.conn.deadline();
+        let may_drain = self.conn.is_idle();
+        let Driver { link, input, .. } = self;
+        poll_fn(|cx| match input.poll_fill(&mut link.io, cx) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Ok(Waited::Eof)),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(Waited::Bytes)),
+            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+            Poll::Pending => {
+                link.wait_with(cx);
+                if may_drain && link.is_draining() {
+                    Poll::Ready(Ok(Waited::Drained))
+                } else if link.alarm.poll(cx, deadline) {
+                    Poll::Ready(Ok(Waited::Lapsed))
+                } else {
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// Has the open request answered.
+    async fn answer(&mut self, now: Moment) -> Result<(), Failed> {
+        #[cfg(debug_assertions)]
+        let inbound = Inbound::default();
+        #[cfg(debug_assertions)]
+        let fault = super::fault::asked(&self.request);
+        let Driver { link, conn, input, out, request, .. } = &mut *self;
+        let shared = link.shared.clone();
+        let serve = || {
+            #[cfg(debug_assertions)]
+            if let Some(fault) = &fault
+                && let Some(served) = fault.serve(&link.worker, &inbound)
+            {
+                return served;
+            }
+            shared.site.serve(request, now.at)
+        };
+        let response = match guarded(serve) {
+            Some(Served::Ready(response)) => response,
+            Some(Served::Later(mut handler)) => {
+                // what is ready does not wait for what is not
+                if !out.is_empty() {
+                    send(out, link).await?;
+                }
+                #[cfg(not(debug_assertions))]
+                let inbound = Inbound::default();
+                let mut body = BodyIn { link, conn, input, out, inbound: &inbound };
+                poll_fn(|cx| {
+                    loop {
+                        match guarded(|| handler.as_mut().poll(cx)) {
+                            Some(Poll::Ready(response)) => return Poll::Ready(Some(response)),
+                            Some(Poll::Pending) => {}
+                            None => return Poll::Ready(None),
+                        }
+                        if body.poll_bring(cx).is_pending() {
+                            return Poll::Pending;
+                        }
+                    }
+                })
+                .await
+                .unwrap_or_else(|| panicked(request))
+            }
+            None => panicked(request),
+        };
+        let streams = self.respond(response, now);
+        #[cfg(debug_assertions)]
+        if matches!(fault, Some(super::fault::Fault::PanicLate)) {
+            self.send().await?;
+            panic!("fault: after the head");
+        }
+        if streams || self.out.is_full() {
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a response into the output; returns whether that should leave now.
+    fn respond(&mut self, response: Response, now: Moment) -> bool {
+        if self.link.is_draining() {
+            self.conn.close_next();
+        }
+        let (conn, out) = (&mut self.conn, &mut self.out);
+        let mut has_body = false;
+        self.link.worker.with_date(now.unix_s, |date| out.gather(|buffer| has_body = conn.respond(&response, date, now.at, buffer)));
+        let body_starts = self.out.put();
+        if has_body {
+            self.out.body(response.body);
+        }
+        self.link.shared.counters.requests.fetch_add(1, Ordering::Relaxed);
+        if self.link.shared.log.is_on() {
+            let request = std::mem::replace(&mut self.request, spare::request());
+            self.told.push(Answered { request, status: response.status.as_u16(), unix_s: now.unix_s, body: (body_starts, self.out.put()) });
+        } else {
+            self.request.clear();
+        }
+        self.out.is_full()
+    }
+
+    /// Sends all that is ready, and tells the log.
+    async fn send(&mut self) -> Result<(), Failed> {
+        let sent = send(&mut self.out, self.link).await;
+        self.tell();
+        sent
+    }
+
+    /// Tells the log of the requests whose response has left, or never will.
+    fn tell(&mut self) {
+        let sent = self.out.sent();
+        for answered in self.told.drain(..) {
+            let (from, to) = answered.body;
+            let record = Record {
+                peer: self.link.peer,
+                unix_s: answered.unix_s,
+                request: &answered.request,
+                status: answered.status,
+                body_bytes: sent.clamp(from, to) - from,
+            };
+            self.link.shared.log.record(self.link.worker.index, &record);
+            spare::keep_request(answered.request);
+        }
+    }
+}
+
+/// Sends all that is in `out`. A client that takes nothing for the write timeout ends it.
+async fn send(out: &mut Outgoing, link: &mut Link) -> Result<(), Failed> {
+    let timeout = link.shared.limits.write_timeout;
+    let blocking = link.shared.blocking.clone();
+    let mut progress: Option<(u64, Instant)> = None;
+    let mut alarm = Alarm::default();
+    let sent = poll_fn(|cx| match out.poll_send(&mut link.io, &blocking, cx) {
+        Poll::Ready(sent) => Poll::Ready(Some(sent)),
+        Poll::Pending => {
+            let since = match progress {
+                Some((sent, since)) if sent == out.sent() => since,
+                _ => Instant::now(),
+            };
+            progress = Some((out.sent(), since));
+            if alarm.poll(cx, since + timeout) { Poll::Ready(None) } else { Poll::Pending }
+        }
+    })
+    .await;
+    match sent {
+        Some(Ok(())) => Ok(()),
+        Some(Err(e)) => Err(Failed::Write(End::Done, e)),
+        None => Err(Failed::Write(End::Stalled, ErrorKind::TimedOut.into())),
+    }
+}
+
+/// Brings a handler the body that it asks for.
+struct BodyIn<'a> {
+    link: &'a mut Link,
+    conn: &'a mut Conn,
+    input: &'a mut Input,
+    out: &'a mut Outgoing,
+    inbound: &'a Inbound,
+}
+
+impl BodyIn<'_> {
+    /// Ready once the handler has something new to look at.
+    fn poll_bring(&mut self, cx: &mut Context) -> Poll<()> {
+        const GONE: Refuse = Refuse::bad("The request ended within its body.");
+        if !self.inbound.is_wanted() {
+            return Poll::Pending;
+        }
+        if self.conn.take_continue() {
+            self.out.gather(|buffer| buffer.extend_from_slice(CONTINUE));
+        }
+        loop {
+            // a client that does not take the few bytes of `100 Continue` is met again by the deadline of the body
+            if !self.out.is_empty()
+                && let Poll::Ready(Err(_)) = self.out.poll_send(&mut self.link.io, &self.link.shared.blocking, cx)
+            {
+                return self.give(Err(GONE));
+            }
+            let now = Instant::now();
+            let (taken, inflow) = self.conn.receive_body(self.input.unread(), now);
+            let piece = match inflow {
+                Inflow::Data(place) => Ok(Some(Bytes::copy_from_slice(&self.input.unread()[place]))),
+                Inflow::End => Ok(None),
+                Inflow::Refuse(refuse) => Err(refuse),
+                Inflow::More => {
+                    self.input.consume(taken);
+                    match self.input.poll_fill(&mut self.link.io, cx) {
+                        Poll::Ready(Ok(n)) if n > 0 => continue,
+                        Poll::Ready(_) => return self.give(Err(GONE)),
+                        Poll::Pending => {}
+                    }
+                    if !self.link.alarm.poll(cx, self.conn.deadline()) {
+                        return Poll::Pending;
+                    }
+                    match self.conn.lapse(Instant::now()) {
+                        Lapse::GoOn => continue,
+                        Lapse::Refuse(refuse) => Err(refuse),
+                        Lapse::Silent => Err(GONE),
+                    }
+                }
+            };
+            self.input.consume(taken);
+            return self.give(piece);
+        }
+    }
+
+    fn give(&mut self, piece: Result<Option<Bytes>, Refuse>) -> Poll<()> {
+        self.inbound.put(piece);
+        Poll::Ready(())
+    }
+}
+
+/// Runs a part of a handler; `None` if it panicked. The panic hook has told where.
+fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(run)).ok()
+}
+
+fn panicked(request: &Request) -> Response {
+    Refuse::internal().closing().into_response(request.field(&header::ACCEPT))
+}
+
+/// What was read and is not done with.
+#[derive(Default)]
+struct Input {
+    buffer: Vec<u8>,
+    at: usize,
+}
+
+impl Input {
+    fn unread(&self) -> &[u8] {
+        &self.buffer[self.at..]
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.at += bytes;
+        if self.at == self.buffer.len() {
+            self.buffer.clear();
+            self.at = 0;
+        }
+    }
+
+    /// Reads more. While there is nothing to read, no more is held than what is unread.
+    fn poll_fill(&mut self, io: &mut Io, cx: &mut Context) -> Poll<io::Result<usize>> {
+        let mut read = io.poll_readable(cx).map_ok(|()| 0);
+        if let Poll::Ready(Ok(_)) = read {
+            self.make_room();
+            read = io.poll_read(cx, &mut self.buffer);
+        }
+        if read.is_pending() {
+            self.shrink();
+        }
+        read
+    }
+
+    fn make_room(&mut self) {
+        if self.at > 0 {
+            self.buffer.drain(..self.at);
+            self.at = 0;
+        }
+        let room = self.buffer.capacity() - self.buffer.len();
+        if room >= ROOM_BYTES {
+            return;
+        }
+        if self.buffer.len() + ROOM_BYTES <= spare::INPUT_BYTES {
+            let small = std::mem::replace(&mut self.buffer, spare::input());
+            self.buffer.extend_from_slice(&small);
+        } else {
+            self.buffer.reserve(spare::INPUT_BYTES);
+        }
+    }
+
+    fn shrink(&mut self) {
+        if self.buffer.capacity() > self.unread().len() + ROOM_BYTES {
+            let unread = self.unread().to_vec();
+            spare::keep_input(std::mem::replace(&mut self.buffer, unread));
+            self.at = 0;
+        }
+    }
+
+    fn release(self) {
+        spare::keep_input(self.buffer);
+    }
+}

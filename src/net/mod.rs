@@ -1,0 +1,71 @@
+//! Sockets: from an accepted connection to the bytes that leave.
+
+pub mod accept;
+pub mod conn;
+#[cfg(debug_assertions)]
+mod fault;
+mod h1;
+pub mod queue;
+mod spare;
+pub mod worker;
+mod write;
+
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::config::limits::Limits;
+use crate::files::blocking::Blocking;
+use crate::http::Bounds;
+use crate::observe::Counters;
+use crate::observe::log::Log;
+use crate::site::Site;
+use queue::Queue;
+
+/// What the acceptor and all workers share.
+#[derive(Debug)]
+pub struct Shared {
+    /// What is served.
+    pub site: Site,
+    /// Connections that wait for a worker.
+    pub queue: Queue,
+    /// The bounds and deadlines.
+    pub limits: Limits,
+    /// Those of them that the protocol needs.
+    pub bounds: Arc<Bounds>,
+    /// The access log.
+    pub log: Log,
+    /// What was counted.
+    pub counters: Counters,
+    /// The blocking pool.
+    pub blocking: Arc<Blocking>,
+}
+
+/// An accepted connection: the queue's only item.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket, non-blocking.
+    pub socket: TcpStream,
+    /// When it was accepted.
+    pub at: Instant,
+}
+
+impl Accepted {
+    /// The client's address; unspecified if it is gone already.
+    fn peer(&self) -> IpAddr {
+        self.socket.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip().to_canonical())
+    }
+}
+
+/// The time, read once for all that is done in one go.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    at: Instant,
+    unix_s: u64,
+}
+
+impl Moment {
+    fn now() -> Moment {
+        Moment { at: Instant::now(), unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()) }
+    }
+}

@@ -1,0 +1,209 @@
+//! The bounded queue between the acceptor and the workers.
+//!
+//! Workers take from it, a few connections at a time, once they have served what is ready: how long a connection waits here tells
+//! how busy they are. A worker that holds clearly more connections than the others leaves the next ones to them, for as long as
+//! they come for it in time.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::Accepted;
+
+/// Connections that a worker takes in one go.
+const FEW: usize = 8;
+/// After this time in the queue a connection goes to whichever worker is there, however many it holds.
+const FAIR: Duration = Duration::from_millis(10);
+
+/// The queue, and what has to be known of the workers to share it out.
+#[derive(Debug)]
+pub struct Queue {
+    workers: Box<[Seat]>,
+    depth: usize,
+    connections: usize,
+    /// Told when there is room again, while the acceptor waits for it.
+    room: Notify,
+    room_wanted: AtomicBool,
+    /// Whether a worker found connections in the queue but all slots taken.
+    slot_wanted: AtomicBool,
+    waiting: Mutex<VecDeque<Accepted>>,
+    closed: AtomicBool,
+}
+
+/// A worker as the queue sees it.
+#[derive(Debug, Default)]
+struct Seat {
+    /// Connections that it holds.
+    active: AtomicUsize,
+    /// Connections that it was ever given.
+    served: AtomicUsize,
+    /// Whether it waits for work.
+    idle: AtomicBool,
+    wake: Arc<Notify>,
+}
+
+/// What a worker got.
+#[derive(Debug)]
+pub enum Taken {
+    /// Connections to serve; more may be waiting.
+    Some(Vec<Accepted>),
+    /// Nothing now: wait to be woken, or for this time.
+    Wait(Option<Duration>),
+    /// Nothing any more.
+    Closed,
+}
+
+/// What became of a connection that was put in.
+#[derive(Debug)]
+pub enum Put {
+    /// It waits.
+    Waits,
+    /// The queue is full; this long its oldest has waited.
+    Full(Accepted, Duration),
+}
+
+impl Queue {
+    /// A queue of this depth for so many workers, which serve at most so many connections together.
+    pub fn new(depth: usize, workers: usize, connections: usize) -> Queue {
+        Queue {
+            workers: (0..workers).map(|_| Seat::default()).collect(),
+            depth,
+            connections,
+            room: Notify::new(),
+            room_wanted: AtomicBool::new(false),
+            slot_wanted: AtomicBool::new(false),
+            waiting: Mutex::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Accepted>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a connection in, and wakes a worker for it.
+    pub fn put(&self, accepted: Accepted) -> Put {
+        let mut waiting = self.waiting();
+        if waiting.len() >= self.depth {
+            let oldest = waiting.front().map_or(Duration::ZERO, |a| a.at.elapsed());
+            return Put::Full(accepted, oldest);
+        }
+        waiting.push_back(accepted);
+        drop(waiting);
+        self.wake_one(None);
+        Put::Waits
+    }
+
+    /// If the queue is full: how long its oldest connection has waited.
+    pub fn full_for(&self) -> Option<Duration> {
+        let waiting = self.waiting();
+        if waiting.len() < self.depth { None } else { waiting.front().map(|oldest| oldest.at.elapsed()) }
+    }
+
+    /// Waits until there may be room.
+    pub async fn room(&self) {
+        self.room_wanted.store(true, Ordering::SeqCst);
+        if self.full_for().is_some() {
+            self.room.notified().await;
+        }
+    }
+
+    /// Wakes the waiting worker with the fewest connections, if one waits.
+    fn wake_one(&self, but: Option<usize>) -> bool {
+        let idle = self.workers.iter().enumerate().filter(|(i, w)| Some(*i) != but && w.idle.load(Ordering::SeqCst));
+        let Some((_, worker)) = idle.min_by_key(|(_, w)| w.active.load(Ordering::Relaxed)) else { return false };
+        worker.idle.store(false, Ordering::SeqCst);
+        worker.wake.notify_one();
+        true
+    }
+
+    /// Takes a few connections for this worker.
+    pub fn take(&self, worker: usize, now: Instant) -> Taken {
+        let seat = &self.workers[worker];
+        // said before the look, so that a connection put in after it wakes this worker
+        seat.idle.store(true, Ordering::SeqCst);
+        let mut waiting = self.waiting();
+        let Some(oldest) = waiting.front() else {
+            return if self.is_closed() { Taken::Closed } else { Taken::Wait(None) };
+        };
+        let age = now.saturating_duration_since(oldest.at);
+        if self.active() >= self.connections {
+            // said before the second look, so that whoever ends after it wakes a worker
+            self.slot_wanted.store(true, Ordering::SeqCst);
+        }
+        let total = self.active();
+        let slots = self.connections.saturating_sub(total);
+        if slots == 0 {
+            return Taken::Wait(None);
+        }
+        let mean = (total + waiting.len()) / self.workers.len();
+        let share = (mean + (mean / 10).max(4)).saturating_sub(seat.active.load(Ordering::Relaxed));
+        let share = if age >= FAIR { share.max(1) } else { share };
+        if share == 0 {
+            drop(waiting);
+            self.wake_one(Some(worker));
+            return Taken::Wait(Some(FAIR.saturating_sub(age).max(Duration::from_millis(1))));
+        }
+        let count = waiting.len().min(FEW).min(slots).min(share);
+        let taken: Vec<Accepted> = waiting.drain(..count).collect();
+        seat.active.fetch_add(count, Ordering::Relaxed);
+        seat.served.fetch_add(count, Ordering::Relaxed);
+        seat.idle.store(false, Ordering::SeqCst);
+        let more = !waiting.is_empty();
+        drop(waiting);
+        if self.room_wanted.swap(false, Ordering::SeqCst) {
+            self.room.notify_one();
+        }
+        if more {
+            self.wake_one(Some(worker));
+        }
+        Taken::Some(taken)
+    }
+
+    /// A connection of this worker has ended.
+    pub fn ended(&self, worker: usize) {
+        self.workers[worker].active.fetch_sub(1, Ordering::SeqCst);
+        if self.slot_wanted.load(Ordering::SeqCst) && self.slot_wanted.swap(false, Ordering::SeqCst) {
+            self.wake_one(None);
+        }
+        if self.is_closed() {
+            self.workers[worker].wake.notify_one();
+        }
+    }
+
+    /// What wakes this worker.
+    pub fn waker(&self, worker: usize) -> Arc<Notify> {
+        Arc::clone(&self.workers[worker].wake)
+    }
+
+    /// Ends the queue: what waits is still taken, and then workers are told so.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        for worker in &self.workers {
+            worker.wake.notify_one();
+        }
+    }
+
+    /// Whether nothing more is put in.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Connections that this worker serves.
+    pub fn active_of(&self, worker: usize) -> usize {
+        self.workers[worker].active.load(Ordering::SeqCst)
+    }
+
+    /// Connections that are served at this time.
+    pub fn active(&self) -> usize {
+        self.workers.iter().map(|w| w.active.load(Ordering::SeqCst)).sum()
+    }
+
+    /// Connections that each worker was given.
+    pub fn served(&self) -> Vec<usize> {
+        self.workers.iter().map(|w| w.served.load(Ordering::Relaxed)).collect()
+    }
+}

@@ -1,0 +1,165 @@
+//! A worker: a thread with an event loop of its own, which serves many connections at once.
+//!
+//! It takes connections from the queue a few at a time, and only once it has served what was ready before.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use tokio::runtime::Builder;
+use tokio::task::yield_now;
+use tokio::time::timeout;
+
+use super::Shared;
+use super::conn::Link;
+use super::queue::Taken;
+use crate::http::date::{DATE_BYTES, Rendered};
+
+/// What the connections of a worker share.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number.
+    pub index: usize,
+    /// Whether connections that rest are to end, and others after their next response.
+    pub draining: AtomicBool,
+    /// Whether the thread is to fail: a fault for tests.
+    #[cfg(debug_assertions)]
+    pub fail: AtomicBool,
+    wakers: Mutex<Wakers>,
+}
+
+/// How to wake each connection that has ever waited.
+#[derive(Debug, Default)]
+struct Wakers {
+    all: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+thread_local! {
+    static DATE: RefCell<Rendered> = RefCell::default();
+}
+
+impl Worker {
+    /// The worker of this number.
+    pub fn new(index: usize) -> Worker {
+        Worker {
+            index,
+            draining: AtomicBool::new(false),
+            #[cfg(debug_assertions)]
+            fail: AtomicBool::new(false),
+            wakers: Mutex::default(),
+        }
+    }
+
+    fn wakers(&self) -> MutexGuard<'_, Wakers> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a connection's waker; returns its place.
+    pub fn add_waker(&self, waker: Waker) -> usize {
+        let mut wakers = self.wakers();
+        match wakers.free.pop() {
+            Some(place) => {
+                wakers.all[place] = Some(waker);
+                place
+            }
+            None => {
+                wakers.all.push(Some(waker));
+                wakers.all.len() - 1
+            }
+        }
+    }
+
+    /// Forgets the waker at this place.
+    pub fn remove_waker(&self, place: usize) {
+        let mut wakers = self.wakers();
+        wakers.all[place] = None;
+        wakers.free.push(place);
+    }
+
+    /// Tells all connections that the server stops.
+    fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        for waker in self.wakers().all.iter().flatten() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Hands out the value of Date for this second.
+    pub fn with_date<T>(&self, unix_s: u64, use_it: impl FnOnce(&[u8; DATE_BYTES]) -> T) -> T {
+        DATE.with_borrow_mut(|date| use_it(date.at(unix_s)))
+    }
+}
+
+/// Starts the thread of a worker. `ended` is called on it if it ends before the queue does.
+///
+/// # Errors
+///
+/// No thread or no event loop can be had.
+pub fn start(index: usize, shared: Arc<Shared>, ended: impl FnOnce(usize) + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let watch = Watch { ended: Some(ended), index };
+        match Builder::new_current_thread().enable_io().enable_time().build() {
+            Ok(runtime) => {
+                runtime.block_on(run(index, shared));
+                watch.done();
+            }
+            Err(e) => crate::observe::say(&format!("worker {index} has no event loop: {e}")),
+        }
+    })
+}
+
+/// Tells of a thread that ends when it should not, also by a panic.
+struct Watch<F: FnOnce(usize)> {
+    ended: Option<F>,
+    index: usize,
+}
+
+impl<F: FnOnce(usize)> Watch<F> {
+    fn done(mut self) {
+        self.ended = None;
+    }
+}
+
+impl<F: FnOnce(usize)> Drop for Watch<F> {
+    fn drop(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            ended(self.index);
+        }
+    }
+}
+
+async fn run(index: usize, shared: Arc<Shared>) {
+    let worker = Arc::new(Worker::new(index));
+    let wake = shared.queue.waker(index);
+    loop {
+        match shared.queue.take(index, Instant::now()) {
+            Taken::Some(connections) => {
+                for accepted in connections {
+                    tokio::spawn(Link::new(accepted, Arc::clone(&shared), Arc::clone(&worker)).serve());
+                }
+                // back once everything that is ready has been served
+                yield_now().await;
+            }
+            Taken::Wait(None) => wake.notified().await,
+            Taken::Wait(Some(time)) => {
+                // whether it was woken or not: it looks again
+                let _ = timeout(time, wake.notified()).await;
+            }
+            Taken::Closed => break,
+        }
+        #[cfg(debug_assertions)]
+        assert!(!worker.fail.load(Ordering::Relaxed), "fault: the worker ends");
+        if shared.queue.is_closed() && !worker.draining.load(Ordering::Relaxed) {
+            worker.drain();
+        }
+    }
+    worker.drain();
+    while shared.queue.active_of(index) > 0 {
+        wake.notified().await;
+    }
+}

@@ -1,0 +1,298 @@
+//! How bytes leave: memory in one call, gathered over all responses that are ready; files by sendfile, in slices.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
+
+use super::conn::Io;
+use crate::files;
+use crate::files::blocking::Blocking;
+use crate::http::body::{Body, Chunk};
+
+/// Bodies up to this size are copied behind their head: that costs less than another piece to send.
+const COPIED_BYTES: usize = 4 << 10;
+/// Pieces of memory that one call sends.
+const PIECES: usize = 16;
+/// Bytes of a file that one call sends. After each the others on the worker have their turn.
+const SLICE_BYTES: u64 = 256 << 10;
+/// Memory that may wait here before it has to leave.
+const GATHERED_BYTES: u64 = 64 << 10;
+
+/// What waits to be sent on a connection, in order.
+#[derive(Default)]
+pub struct Outgoing {
+    /// Heads and small bodies. Pieces of the kind `Gathered` are consecutive parts of it, the first at `start`.
+    gathered: Vec<u8>,
+    start: usize,
+    pieces: VecDeque<Piece>,
+    /// Bytes of memory in all pieces.
+    memory: u64,
+    /// Bytes that have left since the connection began.
+    sent: u64,
+    /// Bytes that were put in since then.
+    put: u64,
+    warming: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+enum Piece {
+    Gathered(usize),
+    Mem(Bytes),
+    File { file: Arc<OwnedFd>, offset: u64, len: u64 },
+}
+
+impl std::fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_struct("Outgoing").field("pieces", &self.pieces.len()).field("memory", &self.memory).finish_non_exhaustive()
+    }
+}
+
+impl Outgoing {
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Room that is held for heads and small bodies.
+    pub fn capacity(&self) -> usize {
+        self.gathered.capacity()
+    }
+
+    /// Begins the count of bytes for a new connection.
+    pub fn begin(&mut self) {
+        (self.sent, self.put) = (0, 0);
+    }
+
+    /// Bytes that have left since the connection began.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Bytes that were put in since the connection began.
+    pub fn put(&self) -> u64 {
+        self.put
+    }
+
+    /// Whether it should leave before more is put in.
+    pub fn is_full(&self) -> bool {
+        self.memory >= GATHERED_BYTES || matches!(self.pieces.back(), Some(Piece::File { .. }))
+    }
+
+    /// Puts in what `write` appends to a buffer.
+    pub fn gather(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.gathered.len();
+        write(&mut self.gathered);
+        self.added(self.gathered.len() - before);
+    }
+
+    fn added(&mut self, bytes: usize) {
+        self.memory += bytes as u64;
+        self.put += bytes as u64;
+        match self.pieces.back_mut() {
+            Some(Piece::Gathered(len)) => *len += bytes,
+            _ => self.pieces.push_back(Piece::Gathered(bytes)),
+        }
+    }
+
+    /// Puts in a body.
+    pub fn body(&mut self, body: Body) {
+        for chunk in body.into_chunks().filter(|c| !c.is_empty()) {
+            match chunk {
+                Chunk::Mem(bytes) if bytes.len() <= COPIED_BYTES => self.gather(|buffer| buffer.extend_from_slice(&bytes)),
+                Chunk::Mem(bytes) => {
+                    self.memory += bytes.len() as u64;
+                    self.put += bytes.len() as u64;
+                    self.pieces.push_back(Piece::Mem(bytes));
+                }
+                Chunk::File { file, offset, len } => {
+                    self.put += len;
+                    self.pieces.push_back(Piece::File { file, offset, len });
+                }
+            }
+        }
+    }
+
+    /// Sends what it can. Ready once everything has left.
+    pub fn poll_send(&mut self, io: &mut Io, blocking: &Arc<Blocking>, cx: &mut Context) -> Poll<io::Result<()>> {
+        loop {
+            let sent = match self.pieces.front_mut() {
+                None => {
+                    self.gathered.clear();
+                    self.start = 0;
+                    return Poll::Ready(Ok(()));
+                }
+                Some(Piece::File { file, offset, len }) => {
+                    let slice = (*len).min(SLICE_BYTES);
+                    ready!(warm(&mut self.warming, file, *offset, slice, blocking, cx));
+                    match rustix::fs::sendfile(io.fd()?, &**file, Some(&mut offset.clone()), slice as usize) {
+                        Ok(0) => return Poll::Ready(Err(ErrorKind::UnexpectedEof.into())),
+                        Ok(n) => {
+                            *offset += n as u64;
+                            *len -= n as u64;
+                            self.sent += n as u64;
+                            if *len == 0 {
+                                self.pieces.pop_front();
+                            } else if n as u64 == slice {
+                                cx.waker().wake_by_ref();
+                                return Poll::Pending;
+                            }
+                            continue;
+                        }
+                        Err(e) => Err(e),
+                    }
+                }
+                Some(_) => self.send_memory(io.fd()?),
+            };
+            match sent {
+                Ok(n) => self.left(n),
+                Err(Errno::AGAIN) => ready!(io.poll_writable(cx))?,
+                Err(Errno::INTR) => {}
+                Err(e) => return Poll::Ready(Err(e.into())),
+            }
+        }
+    }
+
+    /// Sends the memory in front, up to the first file.
+    fn send_memory(&self, fd: BorrowedFd) -> Result<usize, Errno> {
+        let mut flags = SendFlags::NOSIGNAL;
+        if let [Some(Piece::Gathered(len)), None] = [self.pieces.front(), self.pieces.get(1)] {
+            return rustix::net::send(fd, &self.gathered[self.start..self.start + len], flags);
+        }
+        let mut slices: [IoSlice; PIECES] = std::array::from_fn(|_| IoSlice::new(&[]));
+        let (mut count, mut at) = (0, self.start);
+        for piece in &self.pieces {
+            match piece {
+                _ if count == PIECES => break,
+                Piece::Gathered(len) => {
+                    slices[count] = IoSlice::new(&self.gathered[at..at + len]);
+                    at += len;
+                }
+                Piece::Mem(bytes) => slices[count] = IoSlice::new(bytes),
+                // what comes from the file goes into the same packets
+                Piece::File { .. } => {
+                    flags |= SendFlags::MORE;
+                    break;
+                }
+            }
+            count += 1;
+        }
+        rustix::net::sendmsg(fd, &slices[..count], &mut SendAncillaryBuffer::default(), flags)
+    }
+
+    /// Notes that so many bytes of memory have left.
+    fn left(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+        self.memory -= bytes as u64;
+        let mut rest = bytes;
+        while rest > 0 {
+            let (done, gone) = match self.pieces.front_mut() {
+                Some(Piece::Gathered(len)) => {
+                    let gone = rest.min(*len);
+                    *len -= gone;
+                    self.start += gone;
+                    (*len == 0, gone)
+                }
+                Some(Piece::Mem(bytes)) => {
+                    let gone = rest.min(bytes.len());
+                    bytes.advance(gone);
+                    (bytes.is_empty(), gone)
+                }
+                Some(Piece::File { .. }) | None => return,
+            };
+            rest -= gone;
+            if done {
+                self.pieces.pop_front();
+            }
+        }
+    }
+}
+
+/// Sees to it that sending a slice does not wait for the disk: where its end is not in memory, the blocking pool reads it first.
+fn warm(
+    warming: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    file: &Arc<OwnedFd>,
+    offset: u64,
+    len: u64,
+    blocking: &Arc<Blocking>,
+    cx: &mut Context,
+) -> Poll<()> {
+    if warming.is_none() && !files::is_in_memory(file, offset + len - 1) {
+        let (file, blocking) = (Arc::clone(file), Arc::clone(blocking));
+        *warming = Some(Box::pin(async move { blocking.run(move || files::bring_into_memory(&file, offset, len)).await }));
+    }
+    if let Some(work) = warming {
+        ready!(work.as_mut().poll(cx));
+        *warming = None;
+    }
+    Poll::Ready(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    fn pair() -> (Io, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        server.set_nonblocking(true).unwrap();
+        (Io::new(server), client)
+    }
+
+    #[test]
+    fn pieces_leave_in_order_and_are_counted() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (mut io, mut client) = pair();
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..900_000u32).map(|i| (i % 251) as u8).collect();
+        file.write_all(&bytes).unwrap();
+        let file = Arc::new(OwnedFd::from(file));
+        let mut out = Outgoing::default();
+        let mut expected = Vec::new();
+        for i in 0..40u8 {
+            out.gather(|b| b.extend_from_slice(&[i; 10]));
+            expected.extend_from_slice(&[i; 10]);
+            let small = vec![i; usize::from(i) * 200];
+            out.body(small.clone().into());
+            expected.extend_from_slice(&small);
+        }
+        out.body(Chunk::File { file: Arc::clone(&file), offset: 7, len: 800_000 }.into());
+        expected.extend_from_slice(&bytes[7..800_007]);
+        assert!(out.is_full());
+        out.gather(|b| b.extend_from_slice(b"end"));
+        expected.extend_from_slice(b"end");
+        assert_eq!(out.put(), expected.len() as u64);
+        let reader = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).unwrap();
+            got
+        });
+        let blocking = Arc::new(Blocking::new(1).unwrap());
+        runtime.block_on(std::future::poll_fn(|cx| out.poll_send(&mut io, &blocking, cx))).unwrap();
+        assert_eq!((out.sent(), out.memory, out.is_empty()), (expected.len() as u64, 0, true));
+        drop(io);
+        assert!(reader.join().unwrap() == expected);
+    }
+
+    #[test]
+    fn a_file_that_became_shorter_is_an_error_and_not_padded() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (mut io, _client) = pair();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 100]).unwrap();
+        let mut out = Outgoing::default();
+        out.body(Chunk::File { file: Arc::new(file.into()), offset: 0, len: 200 }.into());
+        let blocking = Arc::new(Blocking::new(1).unwrap());
+        let e = runtime.block_on(std::future::poll_fn(|cx| out.poll_send(&mut io, &blocking, cx))).unwrap_err();
+        assert_eq!((e.kind(), out.sent()), (ErrorKind::UnexpectedEof, 100));
+    }
+}
