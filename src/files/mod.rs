@@ -30,7 +30,7 @@ use cache::{Cache, Content, Entry, Kind, Ready};
 use root::{Found, How, NoAnswer, Root, Stamp};
 
 /// Files up to this size are kept in memory; larger ones are sent by the kernel from the open file.
-const MEMORY_BYTES: u64 = 64 << 10;
+const MEMORY_BYTES: u64 = 24 << 10;
 /// How often a file that changes while it is read is read again, before it is served from the open file instead.
 const READS: usize = 3;
 /// What a folder is served by.

@@ -125,24 +125,34 @@ impl Io {
     }
 }
 
-/// A timer that is set seldom: it may fire early, looks whether the deadline has moved on, and sleeps again.
+/// A timer that is set seldom: it may fire early, looks whether the deadline has moved on, and sleeps again. It belongs to one task.
 #[derive(Debug, Default)]
-pub struct Alarm(Option<Pin<Box<Sleep>>>);
+pub struct Alarm {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// Whether the timer knows the task.
+    is_set: bool,
+}
 
 impl Alarm {
     /// Whether the deadline has passed; otherwise the task is woken then.
     pub fn poll(&mut self, cx: &mut Context, deadline: Instant) -> bool {
         let deadline = deadline.into();
-        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
+            self.is_set = false;
+        }
+        if self.is_set && !sleep.is_elapsed() {
+            return false;
         }
         while sleep.as_mut().poll(cx).is_ready() {
             if tokio::time::Instant::now() >= deadline {
+                self.is_set = false;
                 return true;
             }
             sleep.as_mut().reset(deadline);
         }
+        self.is_set = true;
         false
     }
 }

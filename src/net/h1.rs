@@ -100,9 +100,8 @@ impl Driver<'_> {
                 }
                 Event::More => {
                     if !self.out.is_empty() {
-                        self.send().await?;
-                        now = Moment::now();
-                        self.conn.rest(now.at);
+                        let waited = self.send().await?;
+                        self.conn.rest(if waited { Instant::now() } else { now.at });
                     }
                     if self.conn.is_closed() {
                         return Ok(End::Done);
@@ -230,8 +229,8 @@ impl Driver<'_> {
         self.out.is_full()
     }
 
-    /// Sends all that is ready, and tells the log.
-    async fn send(&mut self) -> Result<(), Failed> {
+    /// Sends all that is ready, and tells the log; returns whether that had to wait.
+    async fn send(&mut self) -> Result<bool, Failed> {
         let sent = send(&mut self.out, self.link).await;
         self.tell();
         sent
@@ -255,8 +254,8 @@ impl Driver<'_> {
     }
 }
 
-/// Sends all that is in `out`. A client that takes nothing for the write timeout ends it.
-async fn send(out: &mut Outgoing, link: &mut Link) -> Result<(), Failed> {
+/// Sends all that is in `out`; returns whether that had to wait. A client that takes nothing for the write timeout ends it.
+async fn send(out: &mut Outgoing, link: &mut Link) -> Result<bool, Failed> {
     let timeout = link.shared.limits.write_timeout;
     let blocking = link.shared.blocking.clone();
     let mut progress: Option<(u64, Instant)> = None;
@@ -274,7 +273,7 @@ async fn send(out: &mut Outgoing, link: &mut Link) -> Result<(), Failed> {
     })
     .await;
     match sent {
-        Some(Ok(())) => Ok(()),
+        Some(Ok(())) => Ok(progress.is_some()),
         Some(Err(e)) => Err(Failed::Write(End::Done, e)),
         None => Err(Failed::Write(End::Stalled, ErrorKind::TimedOut.into())),
     }
