@@ -211,11 +211,7 @@ impl Known {
             let (name, value) = (&request.head[name.clone()], &request.head[value_at.clone()]);
             let is = |known: &crate::http::header::HeaderName| name.eq_ignore_ascii_case(known.as_str().as_bytes());
             match name.len() {
-                4 if is(&HOST) => {
-                    if known.host.replace(value_at.clone()).is_some() {
-                        return Err(Refuse::bad("The request has more than one Host field."));
-                    }
-                }
+                4 if is(&HOST) => once(&mut known.host, value_at.clone(), "The request has more than one Host field.")?,
                 6 if is(&EXPECT) => known.expect = Some(value_at.clone()),
                 10 if is(&CONNECTION) => {
                     for option in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
@@ -224,9 +220,7 @@ impl Known {
                     }
                 }
                 14 if is(&CONTENT_LENGTH) => {
-                    if known.content_length.replace(decimal(value)?).is_some() {
-                        return Err(Refuse::bad("The request has more than one Content-Length field."));
-                    }
+                    once(&mut known.content_length, decimal(value)?, "The request has more than one Content-Length field.")?
                 }
                 17 if is(&TRANSFER_ENCODING) => {
                     for coding in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
@@ -240,6 +234,11 @@ impl Known {
         }
         Ok(known)
     }
+}
+
+/// Notes a value that may come once.
+fn once<T>(slot: &mut Option<T>, value: T, twice: &'static str) -> Result<(), Refuse> {
+    if slot.replace(value).is_some() { Err(Refuse::bad(twice)) } else { Ok(()) }
 }
 
 /// One element of Transfer-Encoding. The only coding decoded here is chunked, and it has to be the last and the only one.
