@@ -300,7 +300,7 @@ mod tests {
                 let name = format!("{path:?} with openat2 {openat2}");
                 let got = match root.open_file(path.as_bytes(), How::Any).unwrap_or_else(|e| panic!("{name}: {e:?}")) {
                     Ok((fd, stamp)) => {
-                        let text = std::io::read_to_string(std::fs::File::from(fd)).unwrap();
+                        let text = io::read_to_string(std::fs::File::from(fd)).unwrap();
                         assert_eq!(text.len() as u64, stamp.len, "{name}");
                         text
                     }

@@ -123,6 +123,11 @@ impl Request {
             .map(|(_, v)| &self.head[v.clone()])
     }
 
+    /// Bytes that its buffer for a head has room for.
+    pub fn capacity(&self) -> usize {
+        self.head.capacity()
+    }
+
     /// Empties the request for its next use; its buffers keep their room.
     pub fn clear(&mut self) {
         self.method = Method::GET;

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::task::yield_now;
 
 use super::Moment;
 use super::conn::{Alarm, Io, Link};
@@ -23,38 +24,22 @@ use crate::http::refuse::Refuse;
 use crate::http::{Request, Response, header};
 use crate::observe::{End, Record};
 
+/// Requests that a connection may have answered before the others on the worker have their turn.
+const TURN_REQUESTS: u32 = 64;
 /// The least room to read into.
 const ROOM_BYTES: usize = 2 << 10;
 
 /// Serves a connection until it ends; returns why it ended, and whether it has to linger.
 pub async fn serve(link: &mut Link) -> (End, bool) {
     let conn = Conn::new(link.shared.bounds.clone(), link.accepted);
-    let mut out = spare::outgoing();
-    out.begin();
-    let mut driver = Driver { link, conn, input: Input::default(), out, request: spare::request(), told: Vec::new() };
-    let end = match driver.run().await {
-        Ok(end) => end,
-        Err(Failed::Write(End::Done, e)) => write_end(&e),
-        Err(Failed::Write(end, _)) => end,
-    };
+    let mut driver = Driver { link, conn, input: Input::default(), out: spare::outgoing(), request: spare::request(), told: Vec::new() };
+    let (Ok(end) | Err(end)) = driver.run().await;
     driver.tell();
-    let linger = end == End::Done && driver.conn.is_closed() && (driver.conn.has_unread() || !driver.input.unread().is_empty());
-    let linger = linger || matches!(end, End::Malformed | End::Slow) && driver.conn.is_closed();
-    let Driver { input, out, request, .. } = driver;
-    input.release();
-    spare::keep_outgoing(out);
-    spare::keep_request(request);
+    let is_whole = matches!(end, End::Done | End::Malformed | End::Slow);
+    let linger = is_whole && driver.conn.is_closed() && (driver.conn.has_unread() || !driver.input.unread().is_empty());
+    driver.put_away();
+    driver.input.release();
     (end, linger)
-}
-
-/// Why a write ended a connection.
-enum Failed {
-    /// With the end it comes to; `Done` leaves that to the error.
-    Write(End, io::Error),
-}
-
-fn write_end(e: &io::Error) -> End {
-    if e.kind() == ErrorKind::UnexpectedEof { End::Truncated } else { End::Cut }
 }
 
 struct Driver<'a> {
@@ -85,13 +70,24 @@ enum Waited {
 }
 
 impl Driver<'_> {
-    async fn run(&mut self) -> Result<End, Failed> {
+    /// Serves requests until the connection ends; an error is an end within a response.
+    async fn run(&mut self) -> Result<End, End> {
         let mut now = Moment::now();
+        let mut turn = 0;
         loop {
             let (taken, event) = self.conn.receive(self.input.unread(), now.at, &mut self.request);
             self.input.consume(taken);
             match event {
-                Event::Request => self.answer(now).await?,
+                Event::Request => {
+                    self.answer(now).await?;
+                    turn += 1;
+                    if turn == TURN_REQUESTS {
+                        turn = 0;
+                        self.send().await?;
+                        yield_now().await;
+                        now = Moment::now();
+                    }
+                }
                 Event::Refuse(refuse) => {
                     let response = refuse.into_response(self.request.field(&header::ACCEPT));
                     self.respond(response, now);
@@ -128,12 +124,19 @@ impl Driver<'_> {
         }
     }
 
+    /// Gives back what only an open request needs: an idle connection holds no buffer.
+    fn put_away(&mut self) {
+        spare::keep_outgoing(std::mem::take(&mut self.out));
+        spare::keep_request(std::mem::take(&mut self.request));
+    }
+
     /// Waits for input, until the deadline.
     async fn wait(&mut self) -> io::Result<Waited> {
         let deadline = self.conn.deadline();
         let may_drain = self.conn.is_idle();
-        let Driver { link, input, .. } = self;
-        poll_fn(|cx| match input.poll_fill(&mut link.io, cx) {
+        self.put_away();
+        let Driver { link, input, .. } = &mut *self;
+        let waited = poll_fn(|cx| match input.poll_fill(&mut link.io, cx) {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(Waited::Eof)),
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(Waited::Bytes)),
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
@@ -148,11 +151,14 @@ impl Driver<'_> {
                 }
             }
         })
-        .await
+        .await;
+        self.out = spare::outgoing();
+        self.request = spare::request();
+        waited
     }
 
     /// Has the open request answered.
-    async fn answer(&mut self, now: Moment) -> Result<(), Failed> {
+    async fn answer(&mut self, now: Moment) -> Result<(), End> {
         #[cfg(debug_assertions)]
         let inbound = Inbound::default();
         #[cfg(debug_assertions)]
@@ -230,7 +236,7 @@ impl Driver<'_> {
     }
 
     /// Sends all that is ready, and tells the log; returns whether that had to wait.
-    async fn send(&mut self) -> Result<bool, Failed> {
+    async fn send(&mut self) -> Result<bool, End> {
         let sent = send(&mut self.out, self.link).await;
         self.tell();
         sent
@@ -255,7 +261,7 @@ impl Driver<'_> {
 }
 
 /// Sends all that is in `out`; returns whether that had to wait. A client that takes nothing for the write timeout ends it.
-async fn send(out: &mut Outgoing, link: &mut Link) -> Result<bool, Failed> {
+async fn send(out: &mut Outgoing, link: &mut Link) -> Result<bool, End> {
     let timeout = link.shared.limits.write_timeout;
     let blocking = link.shared.blocking.clone();
     let mut progress: Option<(u64, Instant)> = None;
@@ -274,8 +280,9 @@ async fn send(out: &mut Outgoing, link: &mut Link) -> Result<bool, Failed> {
     .await;
     match sent {
         Some(Ok(())) => Ok(progress.is_some()),
-        Some(Err(e)) => Err(Failed::Write(End::Done, e)),
-        None => Err(Failed::Write(End::Stalled, ErrorKind::TimedOut.into())),
+        Some(Err(e)) if e.kind() == ErrorKind::UnexpectedEof => Err(End::Truncated),
+        Some(Err(_)) => Err(End::Cut),
+        None => Err(End::Stalled),
     }
 }
 

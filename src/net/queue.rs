@@ -207,3 +207,89 @@ impl Queue {
         self.workers.iter().map(|w| w.served.load(Ordering::Relaxed)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    /// Connections that were accepted at this time; all are the same socket.
+    fn connections(at: Instant) -> impl Iterator<Item = Accepted> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        std::iter::repeat_with(move || Accepted { socket: socket.try_clone().unwrap(), at })
+    }
+
+    fn is_put(queue: &Queue, accepted: Accepted) -> bool {
+        matches!(queue.put(accepted), Put::Waits)
+    }
+
+    #[test]
+    fn the_queue_takes_its_depth_and_no_more() {
+        let now = Instant::now();
+        let mut connections = connections(now);
+        let queue = Queue::new(3, 1, 100);
+        for n in 1..=4 {
+            assert_eq!(queue.full_for().is_some(), n == 4, "before the {n}th");
+            assert_eq!(is_put(&queue, connections.next().unwrap()), n <= 3, "the {n}th");
+        }
+        assert!(matches!(queue.take(0, now), Taken::Some(all) if all.len() == 3));
+        assert!(is_put(&queue, connections.next().unwrap()));
+    }
+
+    #[test]
+    fn connections_served_at_once_are_bounded() {
+        let now = Instant::now();
+        let mut connections = connections(now);
+        let queue = Queue::new(10, 1, 2);
+        for accepted in connections.by_ref().take(3) {
+            assert!(is_put(&queue, accepted));
+        }
+        assert!(matches!(queue.take(0, now), Taken::Some(all) if all.len() == 2));
+        assert!(matches!(queue.take(0, now), Taken::Wait(None)));
+        queue.ended(0);
+        assert!(matches!(queue.take(0, now), Taken::Some(all) if all.len() == 1));
+        assert_eq!((queue.active(), queue.served()), (2, vec![3]));
+    }
+
+    #[test]
+    fn an_eager_worker_leaves_the_others_their_share() {
+        const ALL: usize = 200;
+        let now = Instant::now();
+        let queue = Queue::new(ALL, 4, 1000);
+        for accepted in connections(now).take(ALL) {
+            assert!(is_put(&queue, accepted));
+        }
+        while queue.active() < ALL {
+            // the first worker comes ten times as often as the others
+            for worker in [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3] {
+                queue.take(worker, now);
+            }
+        }
+        let served = queue.served();
+        assert!(*served.iter().max().unwrap() * 10 <= ALL / 4 * 12, "{served:?}");
+    }
+
+    #[test]
+    fn what_the_others_do_not_come_for_is_taken_all_the_same() {
+        let now = Instant::now();
+        let queue = Queue::new(100, 4, 1000);
+        for accepted in connections(now).take(100) {
+            assert!(is_put(&queue, accepted));
+        }
+        while let Taken::Some(_) = queue.take(0, now) {}
+        assert!(queue.active() < 100);
+        while let Taken::Some(_) = queue.take(0, now + FAIR) {}
+        assert_eq!(queue.active(), 100);
+    }
+
+    #[test]
+    fn a_closed_queue_is_emptied_first() {
+        let now = Instant::now();
+        let queue = Queue::new(10, 1, 10);
+        assert!(is_put(&queue, connections(now).next().unwrap()));
+        queue.close();
+        assert!(matches!(queue.take(0, now), Taken::Some(_)));
+        assert!(matches!(queue.take(0, now), Taken::Closed));
+    }
+}

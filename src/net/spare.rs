@@ -54,20 +54,21 @@ pub fn request() -> Request {
 
 /// Gives a request back.
 pub fn keep_request(mut request: Request) {
-    if request.line().len() < KEPT_BYTES {
+    if (1..=KEPT_BYTES).contains(&request.capacity()) {
         request.clear();
         put(&REQUESTS, request);
     }
 }
 
-/// An empty output.
+/// An empty output, with its counts at zero.
 pub fn outgoing() -> Outgoing {
     take(&OUTGOING).unwrap_or_default()
 }
 
 /// Gives an output back, if nothing waits in it.
-pub fn keep_outgoing(outgoing: Outgoing) {
-    if outgoing.is_empty() && outgoing.capacity() <= KEPT_BYTES {
+pub fn keep_outgoing(mut outgoing: Outgoing) {
+    if outgoing.is_empty() && (1..=KEPT_BYTES).contains(&outgoing.capacity()) {
+        outgoing.begin();
         put(&OUTGOING, outgoing);
     }
 }

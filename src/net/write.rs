@@ -35,7 +35,7 @@ pub struct Outgoing {
     pieces: VecDeque<Piece>,
     /// Bytes of memory in all pieces.
     memory: u64,
-    /// Bytes that have left since the connection began.
+    /// Bytes that have left since the counts began.
     sent: u64,
     /// Bytes that were put in since then.
     put: u64,
@@ -65,17 +65,17 @@ impl Outgoing {
         self.gathered.capacity()
     }
 
-    /// Begins the count of bytes for a new connection.
+    /// Begins the counts of bytes anew.
     pub fn begin(&mut self) {
         (self.sent, self.put) = (0, 0);
     }
 
-    /// Bytes that have left since the connection began.
+    /// Bytes that have left since the counts began.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Bytes that were put in since the connection began.
+    /// Bytes that were put in since the counts began.
     pub fn put(&self) -> u64 {
         self.put
     }
