@@ -1,8 +1,8 @@
 //! The command line. The flags themselves are fields of `config::File` and `config::limits::Limits`; man page and completions can
 //! be made from `Cli`.
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{Command, CommandFactory, FromArgMatches, Parser};
 
 use crate::config::{Error, File};
 
@@ -43,11 +43,20 @@ pub enum Parsed {
 ///
 /// The first thing that is wrong, in one line.
 pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Parsed, Error> {
-    match Cli::try_parse_from(args) {
+    match command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => Ok(Parsed::Run(Box::new(cli))),
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => Ok(Parsed::Print(e.render().to_string())),
         Err(e) => Err(Error(one_line(&e.render().to_string()))),
     }
+}
+
+/// The command: what `Cli` says, with the finer flags left to the long help.
+fn command() -> Command {
+    const FINE: [&str; 3] = ["Deadlines", "Bounds", "Files"];
+    Cli::command().mut_args(|arg| {
+        let is_fine = arg.get_help_heading().is_some_and(|heading| FINE.contains(&heading));
+        arg.hide_env(true).hide_short_help(is_fine)
+    })
 }
 
 /// An error of the argument parser, without its usage and in one line.
@@ -63,16 +72,15 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_flags_are_sound() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
     fn every_flag_has_its_variable() {
-        for arg in Cli::command().get_arguments() {
+        for arg in command().get_arguments() {
             let Some(long) = arg.get_long().filter(|l| !["check", "help", "version"].contains(l)) else { continue };
             let expected = format!("MILLPOND_{}", long.to_uppercase().replace('-', "_"));
             assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(&expected[..]));

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -41,35 +41,48 @@ impl Chunk {
     }
 }
 
-/// A response body of known length.
-#[derive(Clone, Debug, Default)]
-pub struct Body(SmallVec<[Chunk; 1]>);
+/// A response body.
+#[derive(Debug)]
+pub enum Body {
+    /// Chunks that are there: the length is known.
+    Chunks(SmallVec<[Chunk; 1]>),
+    /// One that is made while it is sent: the length is not known.
+    Stream(Box<dyn Source>),
+}
+
+/// What makes a body while it is sent.
+pub trait Source: std::fmt::Debug + Send {
+    /// The next piece, `None` at the end. With an error the response breaks off: what has left can not be taken back.
+    fn poll_next(&mut self, cx: &mut Context) -> Poll<Option<Result<Bytes, Broken>>>;
+}
+
+/// A body could not be made to its end; the log has been told why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken;
 
 impl Body {
     /// No bytes.
     pub fn empty() -> Body {
-        Body::default()
+        Body::Chunks(SmallVec::new())
     }
 
-    /// Length in bytes.
-    pub fn len(&self) -> u64 {
-        self.0.iter().map(Chunk::len).sum()
+    /// Length in bytes, if it is known.
+    pub fn len(&self) -> Option<u64> {
+        match self {
+            Body::Chunks(chunks) => Some(chunks.iter().map(Chunk::len).sum()),
+            Body::Stream(_) => None,
+        }
     }
 
-    /// Whether there are no bytes.
+    /// Whether it is known that there are no bytes.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The chunks, in their order.
-    pub fn into_chunks(self) -> impl Iterator<Item = Chunk> {
-        self.0.into_iter()
+        self.len() == Some(0)
     }
 }
 
 impl From<Chunk> for Body {
     fn from(chunk: Chunk) -> Body {
-        Body(SmallVec::from_buf([chunk]))
+        Body::Chunks(SmallVec::from_buf([chunk]))
     }
 }
 

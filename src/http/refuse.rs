@@ -79,11 +79,11 @@ impl Refuse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::body::Chunk;
+    use crate::http::body::{Body, Chunk};
 
     fn text(response: Response) -> String {
-        let bytes: Vec<u8> =
-            response.body.into_chunks().flat_map(|c| if let Chunk::Mem(b) = c { b.to_vec() } else { Vec::new() }).collect();
+        let Body::Chunks(chunks) = response.body else { panic!("a page is made at once") };
+        let bytes: Vec<u8> = chunks.into_iter().flat_map(|c| if let Chunk::Mem(b) = c { b.to_vec() } else { Vec::new() }).collect();
         String::from_utf8(bytes).unwrap()
     }
 

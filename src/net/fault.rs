@@ -3,12 +3,15 @@
 //! A request asks for one with the field `Millpond-Fault`.
 
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::worker::Worker;
 use crate::files::Served;
-use crate::http::body::Inbound;
+use crate::http::body::{Body, Broken, Inbound, Source};
 use crate::http::fields::Fields;
 use crate::http::{Request, Response, StatusCode, header};
 
@@ -28,6 +31,10 @@ pub enum Fault {
     Worker,
     /// No failure: the body is read, and sent back.
     Body,
+    /// No failure: the answer is made of so many pieces while it is sent.
+    Stream(u32),
+    /// The same, but it breaks off before its end.
+    Break(u32),
 }
 
 /// The fault that a request asks for.
@@ -38,7 +45,16 @@ pub fn asked(request: &Request) -> Option<Fault> {
         "panic-late" => Some(Fault::PanicLate),
         "worker" => Some(Fault::Worker),
         "body" => Some(Fault::Body),
-        _ => value.strip_prefix("stall=")?.parse().ok().map(Duration::from_millis).map(Fault::Stall),
+        _ => {
+            let (name, number) = value.split_once('=')?;
+            let number: u32 = number.parse().ok()?;
+            match name {
+                "stall" => Some(Fault::Stall(Duration::from_millis(number.into()))),
+                "stream" => Some(Fault::Stream(number)),
+                "break" => Some(Fault::Break(number)),
+                _ => None,
+            }
+        }
     }
 }
 
@@ -53,10 +69,42 @@ impl Fault {
                 let inbound = inbound.clone();
                 return Some(Served::Later(Box::pin(echo(inbound))));
             }
+            Fault::Stream(pieces) => return Some(stream(*pieces, false)),
+            Fault::Break(pieces) => return Some(stream(*pieces, true)),
             Fault::PanicLate => {}
         }
         None
     }
+}
+
+/// Pieces `0;`, `1;` and so on; before each it has to be asked twice.
+#[derive(Debug)]
+struct Pieces {
+    next: u32,
+    count: u32,
+    breaks: bool,
+    asked: bool,
+}
+
+impl Source for Pieces {
+    fn poll_next(&mut self, cx: &mut Context) -> Poll<Option<Result<Bytes, Broken>>> {
+        self.asked = !self.asked;
+        if self.asked {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.next == self.count {
+            return Poll::Ready(self.breaks.then_some(Err(Broken)));
+        }
+        self.next += 1;
+        Poll::Ready(Some(Ok(format!("{};", self.next - 1).into())))
+    }
+}
+
+fn stream(count: u32, breaks: bool) -> Served<'static> {
+    let fields = Fields::default().with(&header::CONTENT_TYPE, "text/plain").with(&header::CACHE_CONTROL, "no-store");
+    let body = Body::Stream(Box::new(Pieces { next: 0, count, breaks, asked: false }));
+    Served::Ready(Response { fields, body, ..Response::new(StatusCode::OK) })
 }
 
 async fn echo(inbound: Inbound) -> Response {

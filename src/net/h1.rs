@@ -17,8 +17,8 @@ use super::conn::{Alarm, Io, Link};
 use super::spare;
 use super::write::Outgoing;
 use crate::files::Served;
-use crate::http::body::Inbound;
-use crate::http::h1::encode::CONTINUE;
+use crate::http::body::{Body, Chunk, Inbound, Source};
+use crate::http::h1::encode::{self, CONTINUE, Framing};
 use crate::http::h1::{Conn, Event, Inflow, Lapse};
 use crate::http::refuse::Refuse;
 use crate::http::{Request, Response, header};
@@ -201,38 +201,68 @@ impl Driver<'_> {
             }
             None => panicked(request),
         };
-        let streams = self.respond(response, now);
+        let made_on_the_way = self.respond(response, now);
         #[cfg(debug_assertions)]
         if matches!(fault, Some(super::fault::Fault::PanicLate)) {
             self.send().await?;
             panic!("fault: after the head");
         }
-        if streams || self.out.is_full() {
-            self.send().await?;
+        match made_on_the_way {
+            Some((source, framing)) => self.stream(source, framing).await,
+            None if self.out.is_full() => self.send().await.map(|_| ()),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Puts a response into the output; returns whether that should leave now.
-    fn respond(&mut self, response: Response, now: Moment) -> bool {
+    /// Sends a body while it is made.
+    async fn stream(&mut self, mut source: Box<dyn Source>, framing: Framing) -> Result<(), End> {
+        loop {
+            // what is there does not wait for what is not
+            let mut next = poll_fn(|cx| Poll::Ready(source.poll_next(cx))).await;
+            if next.is_pending() {
+                send(&mut self.out, self.link).await?;
+                next = Poll::Ready(poll_fn(|cx| source.poll_next(cx)).await);
+            }
+            let Poll::Ready(Some(piece)) = next else { break };
+            let Ok(piece) = piece else { return Err(End::Cut) };
+            match framing {
+                Framing::Chunked => self.out.gather(|buffer| encode::chunk(&piece, buffer)),
+                _ => self.out.chunks([Chunk::Mem(piece)]),
+            }
+            if self.out.is_full() {
+                send(&mut self.out, self.link).await?;
+            }
+        }
+        if framing == Framing::Chunked {
+            self.out.gather(|buffer| buffer.extend_from_slice(encode::LAST_CHUNK));
+        }
+        self.send().await.map(|_| ())
+    }
+
+    /// Puts a response into the output. If its body is made while it is sent, that is left to do.
+    fn respond(&mut self, response: Response, now: Moment) -> Option<(Box<dyn Source>, Framing)> {
         if self.link.is_draining() {
             self.conn.close_next();
         }
         let (conn, out) = (&mut self.conn, &mut self.out);
-        let mut has_body = false;
-        self.link.worker.with_date(now.unix_s, |date| out.gather(|buffer| has_body = conn.respond(&response, date, now.at, buffer)));
+        let mut framing = Framing::None;
+        self.link.worker.with_date(now.unix_s, |date| out.gather(|buffer| framing = conn.respond(&response, date, now.at, buffer)));
         let body_starts = self.out.put();
-        if has_body {
-            self.out.body(response.body);
+        let mut made_on_the_way = None;
+        match response.body {
+            _ if framing == Framing::None => {}
+            Body::Chunks(chunks) => self.out.chunks(chunks),
+            Body::Stream(source) => made_on_the_way = Some((source, framing)),
         }
         self.link.shared.counters.requests.fetch_add(1, Ordering::Relaxed);
         if self.link.shared.log.is_on() {
             let request = std::mem::replace(&mut self.request, spare::request());
-            self.told.push(Answered { request, status: response.status.as_u16(), unix_s: now.unix_s, body: (body_starts, self.out.put()) });
+            let body_ends = if made_on_the_way.is_some() { u64::MAX } else { self.out.put() };
+            self.told.push(Answered { request, status: response.status.as_u16(), unix_s: now.unix_s, body: (body_starts, body_ends) });
         } else {
             self.request.clear();
         }
-        self.out.is_full()
+        made_on_the_way
     }
 
     /// Sends all that is ready, and tells the log; returns whether that had to wait.

@@ -15,7 +15,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags};
 use super::conn::Io;
 use crate::files;
 use crate::files::blocking::Blocking;
-use crate::http::body::{Body, Chunk};
+use crate::http::body::Chunk;
 
 /// Bodies up to this size are copied behind their head: that costs less than another piece to send.
 const COPIED_BYTES: usize = 4 << 10;
@@ -101,9 +101,9 @@ impl Outgoing {
         }
     }
 
-    /// Puts in a body.
-    pub fn body(&mut self, body: Body) {
-        for chunk in body.into_chunks().filter(|c| !c.is_empty()) {
+    /// Puts in the chunks of a body.
+    pub fn chunks(&mut self, chunks: impl IntoIterator<Item = Chunk>) {
+        for chunk in chunks.into_iter().filter(|c| !c.is_empty()) {
             match chunk {
                 Chunk::Mem(bytes) if bytes.len() <= COPIED_BYTES => self.gather(|buffer| buffer.extend_from_slice(&bytes)),
                 Chunk::Mem(bytes) => {
@@ -262,10 +262,10 @@ mod tests {
             out.gather(|b| b.extend_from_slice(&[i; 10]));
             expected.extend_from_slice(&[i; 10]);
             let small = vec![i; usize::from(i) * 200];
-            out.body(small.clone().into());
+            out.chunks([Chunk::Mem(small.clone().into())]);
             expected.extend_from_slice(&small);
         }
-        out.body(Chunk::File { file: Arc::clone(&file), offset: 7, len: 800_000 }.into());
+        out.chunks([Chunk::File { file: Arc::clone(&file), offset: 7, len: 800_000 }]);
         expected.extend_from_slice(&bytes[7..800_007]);
         assert!(out.is_full());
         out.gather(|b| b.extend_from_slice(b"end"));
@@ -290,7 +290,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[1; 100]).unwrap();
         let mut out = Outgoing::default();
-        out.body(Chunk::File { file: Arc::new(file.into()), offset: 0, len: 200 }.into());
+        out.chunks([Chunk::File { file: Arc::new(file.into()), offset: 0, len: 200 }]);
         let blocking = Arc::new(Blocking::new(1).unwrap());
         let e = runtime.block_on(std::future::poll_fn(|cx| out.poll_send(&mut io, &blocking, cx))).unwrap_err();
         assert_eq!((e.kind(), out.sent()), (ErrorKind::UnexpectedEof, 100));

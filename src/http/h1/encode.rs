@@ -1,4 +1,4 @@
-//! Heads of responses.
+//! Heads of responses, and the chunked coding of bodies whose length is not known.
 
 use crate::http::date::DATE_BYTES;
 use crate::http::{Response, StatusCode};
@@ -17,8 +17,33 @@ pub enum Connection {
     Close,
 }
 
-/// Writes the head of a response. Content-Length is left out where the status has no body (RFC 9110 section 8.6).
-pub fn head(response: &Response, connection: Connection, date: &[u8; DATE_BYTES], out: &mut Vec<u8>) {
+/// How the end of a response's body is told (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// The status has no body (RFC 9110 section 8.6).
+    None,
+    /// Content-Length.
+    Length(u64),
+    /// The chunked coding.
+    Chunked,
+    /// The end of the connection: all that HTTP/1.0 has for a length that is not known.
+    Close,
+}
+
+/// Writes a piece of a body as a chunk. An empty piece writes nothing: it would be the end.
+pub fn chunk(piece: &[u8], out: &mut Vec<u8>) {
+    if !piece.is_empty() {
+        out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        out.extend_from_slice(piece);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The end of a chunked body.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Writes the head of a response.
+pub fn head(response: &Response, framing: Framing, connection: Connection, date: &[u8; DATE_BYTES], out: &mut Vec<u8>) {
     let status = response.status;
     if status == StatusCode::OK {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\ndate: ");
@@ -34,10 +59,14 @@ pub fn head(response: &Response, connection: Connection, date: &[u8; DATE_BYTES]
     for lines in response.fields.lines() {
         out.extend_from_slice(lines);
     }
-    if has_body(status) {
-        out.extend_from_slice(b"content-length: ");
-        decimal(response.body.len(), out);
-        out.extend_from_slice(b"\r\n");
+    match framing {
+        Framing::Length(bytes) => {
+            out.extend_from_slice(b"content-length: ");
+            decimal(bytes, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Framing::None | Framing::Close => {}
     }
     out.extend_from_slice(match connection {
         Connection::Implied => b"\r\n",
@@ -68,28 +97,33 @@ fn decimal(mut n: u64, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::h1::body::{Decoder, Piece};
+    use crate::http::h1::tests::bounds;
     use crate::http::header;
+    use proptest::prelude::*;
 
-    fn rendered(response: &Response, connection: Connection) -> String {
+    fn rendered(status: StatusCode, framing: Framing, connection: Connection) -> String {
+        let mut response = Response::new(status);
+        response.fields.push(&header::ALLOW, "GET");
         let mut out = Vec::new();
-        head(response, connection, b"Sun, 06 Nov 1994 08:49:37 GMT", &mut out);
+        head(&response, framing, connection, b"Sun, 06 Nov 1994 08:49:37 GMT", &mut out);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn heads() {
-        let mut response = Response::new(StatusCode::OK);
-        response.fields.push(&header::ALLOW, "GET");
-        response.body = "hello".into();
         assert_eq!(
-            rendered(&response, Connection::Implied),
+            rendered(StatusCode::OK, Framing::Length(5), Connection::Implied),
             "HTTP/1.1 200 OK\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\nallow: GET\r\ncontent-length: 5\r\n\r\n"
         );
-        let response = Response::new(StatusCode::NOT_FOUND);
-        assert!(rendered(&response, Connection::Close).ends_with("\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"));
-        assert!(rendered(&response, Connection::KeepAlive).starts_with("HTTP/1.1 404 Not Found\r\n"));
-        for status in [StatusCode::NOT_MODIFIED, StatusCode::NO_CONTENT] {
-            assert!(!rendered(&Response::new(status), Connection::Implied).contains("content-length"), "{status}");
+        assert!(
+            rendered(StatusCode::NOT_FOUND, Framing::Length(0), Connection::Close)
+                .ends_with("\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        );
+        assert!(rendered(StatusCode::NOT_FOUND, Framing::Length(0), Connection::KeepAlive).starts_with("HTTP/1.1 404 Not Found\r\n"));
+        assert!(rendered(StatusCode::OK, Framing::Chunked, Connection::Implied).ends_with("\r\ntransfer-encoding: chunked\r\n\r\n"));
+        for framing in [Framing::None, Framing::Close] {
+            assert!(rendered(StatusCode::OK, framing, Connection::Close).ends_with("allow: GET\r\nconnection: close\r\n\r\n"));
         }
     }
 
@@ -99,6 +133,30 @@ mod tests {
             let mut out = Vec::new();
             decimal(n, &mut out);
             assert_eq!(String::from_utf8(out).unwrap(), n.to_string());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_decode_to_what_they_were_made_of(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..6)) {
+            let mut wire = Vec::new();
+            for piece in &pieces {
+                chunk(piece, &mut wire);
+            }
+            wire.extend_from_slice(LAST_CHUNK);
+            let mut decoder = Decoder::new(crate::http::Framing::Chunked).unwrap();
+            let (mut at, mut data) = (0, Vec::new());
+            loop {
+                let (taken, piece) = decoder.decode(&wire[at..], &bounds()).unwrap();
+                if let Piece::Data(place) = &piece {
+                    data.extend_from_slice(&wire[at..][place.clone()]);
+                }
+                at += taken;
+                if piece == Piece::End {
+                    break;
+                }
+            }
+            prop_assert_eq!((data, at), (pieces.concat(), wire.len()));
         }
     }
 }

@@ -245,19 +245,25 @@ impl Conn {
         Event::Refuse(refuse)
     }
 
-    /// Writes the head of the response to the request that is open; returns whether its body has to follow.
-    pub fn respond(&mut self, response: &Response, date: &[u8; DATE_BYTES], now: Instant, out: &mut Vec<u8>) -> bool {
+    /// Writes the head of the response to the request that is open; returns how its body has to follow, if it has to.
+    pub fn respond(&mut self, response: &Response, date: &[u8; DATE_BYTES], now: Instant, out: &mut Vec<u8>) -> encode::Framing {
         let Writing::Owed { head_only, version, keep_alive } = self.writing else {
             debug_assert!(false, "a response that nobody asked for");
-            return false;
+            return encode::Framing::None;
         };
-        let kept = keep_alive && !response.close && !self.closing && self.can_drain();
+        let framing = match (response.body.len(), version) {
+            _ if !encode::has_body(response.status) => encode::Framing::None,
+            (Some(bytes), _) => encode::Framing::Length(bytes),
+            (None, Version::Http11) => encode::Framing::Chunked,
+            (None, Version::Http10) => encode::Framing::Close,
+        };
+        let kept = keep_alive && !response.close && !self.closing && framing != encode::Framing::Close && self.can_drain();
         let connection = match (kept, version) {
             (false, _) => Connection::Close,
             (true, Version::Http10) => Connection::KeepAlive,
             (true, Version::Http11) => Connection::Implied,
         };
-        encode::head(response, connection, date, out);
+        encode::head(response, framing, connection, date, out);
         self.since = now;
         self.continue_owed = false;
         self.writing = if kept { Writing::Idle } else { Writing::Closed };
@@ -266,7 +272,7 @@ impl Conn {
             // where nothing is kept, what it was stays known for `has_unread`
             reading => reading,
         };
-        !head_only && encode::has_body(response.status)
+        if head_only { encode::Framing::None } else { framing }
     }
 
     /// Whether what is left of the body is short enough to be drained, as far as that is known. A client that waits for
@@ -624,6 +630,37 @@ pub mod tests {
         for (n, expected) in [(1, "GET"), (2, "GET"), (3, "refused 400")] {
             let input = "\r\n".repeat(n) + "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
             assert!(run(input.as_bytes(), &[], false)[0].starts_with(expected), "{n} blank lines");
+        }
+    }
+
+    #[test]
+    fn a_body_of_unknown_length_is_chunked_or_ends_the_connection() {
+        #[derive(Debug)]
+        struct Never;
+        impl crate::http::body::Source for Never {
+            fn poll_next(
+                &mut self,
+                _: &mut std::task::Context,
+            ) -> std::task::Poll<Option<Result<bytes::Bytes, crate::http::body::Broken>>> {
+                std::task::Poll::Ready(None)
+            }
+        }
+        use encode::Framing::{Chunked, Close, None as Nothing};
+        for (head, status, expected, closed) in [
+            ("GET / HTTP/1.1\r\nHost: h\r\n\r\n", 200, Chunked, false),
+            ("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", 200, Nothing, false),
+            ("GET / HTTP/1.1\r\nHost: h\r\n\r\n", 304, Nothing, false),
+            ("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", 200, Close, true),
+        ] {
+            let now = Instant::now();
+            let mut conn = Conn::new(Arc::new(bounds()), now);
+            conn.receive(head.as_bytes(), now, &mut Request::default());
+            let mut response = Response::new(StatusCode::from_u16(status).unwrap());
+            response.body = crate::http::body::Body::Stream(Box::new(Never));
+            let mut out = Vec::new();
+            assert_eq!(conn.respond(&response, DATE, now, &mut out), expected, "{head}");
+            assert_eq!(conn.is_closed(), closed, "{head}");
+            assert!(!String::from_utf8(out).unwrap().contains("content-length"), "{head}");
         }
     }
 
