@@ -145,7 +145,11 @@ fn open_log(plan: &Plan, create: bool) -> Result<Option<Box<dyn Write + Send>>, 
     match &plan.access_log {
         AccessLog::Off => Ok(None),
         AccessLog::Stdout => Ok(Some(Box::new(io::stdout()))),
-        AccessLog::File(path) if !create && !path.exists() => Ok(None),
+        AccessLog::File(path)
+            if !create && !path.exists() && path.parent().is_some_and(|folder| folder.as_os_str().is_empty() || folder.is_dir()) =>
+        {
+            Ok(None)
+        }
         AccessLog::File(path) => match log::open(path) {
             Ok(file) => Ok(Some(Box::new(file))),
             Err(e) => Err(Error(format!("can not write the access log {path:?} ({e}); choose another file with --access-log"))),

@@ -21,7 +21,7 @@ use crate::config::plan::Plan;
 use crate::http::body::{Body, Chunk};
 use crate::http::conditional::{self, Verdict};
 use crate::http::fields::Fields;
-use crate::http::path::CleanPath;
+use crate::http::path::{self, CleanPath};
 use crate::http::range::{self, Asked};
 use crate::http::refuse::Refuse;
 use crate::http::{Method, Request, Response, StatusCode, header};
@@ -202,7 +202,7 @@ fn is_hidden(path: &CleanPath) -> bool {
 }
 
 fn refused(refuse: Refuse, request: &Request) -> Response {
-    refuse.into_response(request.field(&header::ACCEPT))
+    refuse.into_response(request)
 }
 
 fn failure(e: NoAnswer) -> Refuse {
@@ -270,8 +270,7 @@ fn to_folder(request: &Request) -> Response {
     location.push('/');
     if let Some(query) = request.query() {
         location.push('?');
-        // a target holds ASCII only
-        location.extend(query.iter().map(|&b| char::from(b)));
+        path::encode(query, b"/?%", &mut location);
     }
     let fields = Fields::default()
         .with(&header::LOCATION, location)

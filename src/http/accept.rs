@@ -1,17 +1,27 @@
 //! What a client says it accepts (RFC 9110 section 12.5).
 
-/// Whether the client would rather have JSON than a page: it names a JSON type, with a higher quality than `text/html`.
-pub fn prefers_json(accept: Option<&[u8]>) -> bool {
-    let Some(accept) = accept else { return false };
-    let json = ["application/problem+json", "application/json"].map(|name| quality(accept, name, false));
-    json.into_iter().max() > Some(quality(accept, "text/html", true))
+/// Whether the client would rather have JSON than a page: it names a JSON type, with a higher quality than `text/html`. The values
+/// of all Accept fields are one list.
+pub fn prefers_json<'a>(accept: impl Iterator<Item = &'a [u8]>) -> bool {
+    let (mut problem, mut json, mut html) = (Best::default(), Best::default(), Best::default());
+    for element in accept.flat_map(|value| value.split(|&b| b == b',')) {
+        problem.consider(element, "application/problem+json", false);
+        json.consider(element, "application/json", false);
+        html.consider(element, "text/html", true);
+    }
+    problem.quality.max(json.quality) > html.quality
 }
 
-/// Quality, in thousandths, that a value of Accept gives to a media type; the most specific range that matches decides.
-fn quality(accept: &[u8], name: &str, wildcards: bool) -> u16 {
-    let (kind, _) = name.split_once('/').unwrap_or((name, ""));
-    let mut best = (0, 0);
-    for element in accept.split(|&b| b == b',') {
+/// The most specific media range so far that matches a type: it decides about the type's quality, in thousandths.
+#[derive(Default)]
+struct Best {
+    specific: u8,
+    quality: u16,
+}
+
+impl Best {
+    fn consider(&mut self, element: &[u8], name: &str, wildcards: bool) {
+        let (kind, _) = name.split_once('/').unwrap_or((name, ""));
         let mut parts = element.split(|&b| b == b';').map(<[u8]>::trim_ascii);
         let range = parts.next().unwrap_or_default();
         let specific = if range.eq_ignore_ascii_case(name.as_bytes()) {
@@ -21,13 +31,12 @@ fn quality(accept: &[u8], name: &str, wildcards: bool) -> u16 {
         } else if wildcards && range == b"*/*" {
             1
         } else {
-            continue;
+            return;
         };
-        if specific > best.0 {
-            best = (specific, parts.find_map(weight).unwrap_or(1000));
+        if specific > self.specific {
+            *self = Best { specific, quality: parts.find_map(weight).unwrap_or(1000) };
         }
     }
-    best.1
 }
 
 /// Reads a `q=` parameter, in thousandths (RFC 9110 section 12.4.2); one that is not of that form counts as 0.
@@ -53,7 +62,8 @@ mod tests {
 
     #[test]
     fn json_has_to_be_preferred_by_name() {
-        let cases: [(&str, bool); 11] = [
+        // a bar stands between two fields
+        let cases = [
             ("application/json", true),
             ("application/problem+json", true),
             ("APPLICATION/JSON", true),
@@ -65,10 +75,11 @@ mod tests {
             ("application/*", false),
             ("application/json;q=0", false),
             ("application/json;q=7", false),
+            ("text/html;q=0.1|application/json", true),
         ];
         for (accept, json) in cases {
-            assert_eq!(prefers_json(Some(accept.as_bytes())), json, "{accept}");
+            assert_eq!(prefers_json(accept.split('|').map(str::as_bytes)), json, "{accept}");
         }
-        assert!(!prefers_json(None));
+        assert!(!prefers_json(std::iter::empty()));
     }
 }

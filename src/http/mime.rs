@@ -4,6 +4,8 @@
 pub fn content_type(name: &[u8]) -> String {
     let extension = name.iter().rposition(|&b| b == b'.').and_then(|dot| std::str::from_utf8(&name[dot + 1..]).ok()).unwrap_or("");
     let guess = mime_guess::from_ext(extension).first_raw().unwrap_or("application/octet-stream");
+    // the one name for scripts since RFC 9239
+    let guess = if guess == "application/javascript" { "text/javascript" } else { guess };
     if guess.starts_with("text/") { format!("{guess}; charset=utf-8") } else { guess.to_owned() }
 }
 
@@ -37,6 +39,7 @@ mod tests {
             ("A.HTML", "text/html; charset=utf-8"),
             ("style.css", "text/css; charset=utf-8"),
             ("app.js", "text/javascript; charset=utf-8"),
+            ("app.mjs", "text/javascript; charset=utf-8"),
             ("notes.txt", "text/plain; charset=utf-8"),
             ("a.png", "image/png"),
             ("a.jpg", "image/jpeg"),

@@ -75,17 +75,22 @@ impl CleanPath {
     /// The path as it may stand in a Location field: percent-encoded, and always with exactly one slash in front, so that it can
     /// never name another host.
     pub fn to_location(&self) -> String {
-        const HEX: &[u8; 16] = b"0123456789ABCDEF";
         let mut out = String::with_capacity(self.0.len() + 1);
         out.push('/');
-        for &b in &self.0 {
-            if b.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&b) {
-                out.push(char::from(b));
-            } else {
-                out.extend(['%', char::from(HEX[usize::from(b >> 4)]), char::from(HEX[usize::from(b & 15)])]);
-            }
-        }
+        encode(&self.0, b"/", &mut out);
         out
+    }
+}
+
+/// Percent-encodes all but the characters of a path segment (RFC 3986 section 3.3) and those in `also`.
+pub fn encode(bytes: &[u8], also: &[u8], out: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &b in bytes {
+        if b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&b) || also.contains(&b) {
+            out.push(char::from(b));
+        } else {
+            out.extend(['%', char::from(HEX[usize::from(b >> 4)]), char::from(HEX[usize::from(b & 15)])]);
+        }
     }
 }
 

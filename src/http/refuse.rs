@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::accept;
 use super::fields::Fields;
-use super::{Response, StatusCode, header};
+use super::{Request, Response, StatusCode, header};
 
 /// Why a request gets no more than an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,10 +55,10 @@ impl Refuse {
     }
 
     /// The response: a small page, or `application/problem+json` (RFC 9457) for those who prefer JSON. Never to be stored.
-    pub fn into_response(self, accept: Option<&[u8]>) -> Response {
+    pub fn into_response(self, request: &Request) -> Response {
         let reason = self.status.canonical_reason().unwrap_or("Error");
         let status = self.status.as_str();
-        let (kind, text) = if accept::prefers_json(accept) {
+        let (kind, text) = if accept::prefers_json(request.named(header::ACCEPT.as_str())) {
             // none of the three can hold a character that JSON would escape
             ("application/problem+json", format!("{{\"title\":\"{reason}\",\"status\":{status},\"detail\":\"{}\"}}\n", self.detail))
         } else {
@@ -80,6 +80,7 @@ impl Refuse {
 mod tests {
     use super::*;
     use crate::http::body::{Body, Chunk};
+    use crate::http::h1::tests::request;
 
     fn text(response: Response) -> String {
         let Body::Chunks(chunks) = response.body else { panic!("a page is made at once") };
@@ -89,10 +90,10 @@ mod tests {
 
     #[test]
     fn a_page_for_people_and_json_for_programs() {
-        let page = text(Refuse::not_found().into_response(Some(b"text/html")));
+        let page = text(Refuse::not_found().into_response(&request("GET", "/", "Accept: text/html")));
         assert!(page.contains("404") && page.contains("Not Found") && page.contains("There is nothing at this address."), "{page}");
         assert!(!page.contains("{status}") && !page.contains("{reason}") && !page.contains("{detail}"), "{page}");
-        let json = text(Refuse::method("GET, HEAD").into_response(Some(b"application/json")));
+        let json = text(Refuse::method("GET, HEAD").into_response(&request("GET", "/", "Accept: application/json")));
         assert_eq!(
             json,
             "{\"title\":\"Method Not Allowed\",\"status\":405,\"detail\":\"This address can not be used with that method.\"}\n"
@@ -101,7 +102,7 @@ mod tests {
 
     #[test]
     fn every_refusal_is_kept_out_of_caches_and_405_tells_what_is_allowed() {
-        let response = Refuse::method("GET, HEAD").into_response(None);
+        let response = Refuse::method("GET, HEAD").into_response(&Request::default());
         let fields: Vec<_> = response.fields.iter().collect();
         for expected in [(&b"cache-control"[..], &b"no-store"[..]), (b"x-content-type-options", b"nosniff"), (b"allow", b"GET, HEAD")] {
             assert!(fields.contains(&expected), "{fields:?}");

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::time::Sleep;
 
@@ -82,7 +83,7 @@ impl Io {
         loop {
             ready!(self.poll_readable(cx))?;
             let room = buffer.capacity() - buffer.len();
-            match rustix::net::recv(self.fd()?, rustix::buffer::spare_capacity(buffer), rustix::net::RecvFlags::empty()) {
+            match rustix::net::recv(self.fd()?, rustix::buffer::spare_capacity(buffer), RecvFlags::empty()) {
                 Ok((n, _)) => {
                     // less than there was room for: the next one would have to wait, which saves asking
                     if n > 0 && n < room {
@@ -114,6 +115,11 @@ impl Io {
             // always `WouldBlock`: that is how readiness is cleared
             let _ = socket.try_io(interest, || Err::<(), _>(ErrorKind::WouldBlock.into()));
         }
+    }
+
+    /// Whether the client has sent something that was not read.
+    pub fn has_more(&self) -> bool {
+        self.fd().is_ok_and(|fd| rustix::net::recv(fd, &mut [0; 1], RecvFlags::PEEK).is_ok_and(|(n, _)| n > 0))
     }
 
     /// Ends what is sent.

@@ -64,7 +64,10 @@ impl Fault {
         match self {
             Fault::Panic => panic!("fault: in the handler"),
             Fault::Stall(time) => thread::sleep(*time),
-            Fault::Worker => worker.fail.store(true, Ordering::Relaxed),
+            Fault::Worker => {
+                worker.fail.store(true, Ordering::Relaxed);
+                worker.wake.notify_one();
+            }
             Fault::Body => {
                 let inbound = inbound.clone();
                 return Some(Served::Later(Box::pin(echo(inbound))));
@@ -102,7 +105,7 @@ impl Source for Pieces {
 }
 
 fn stream(count: u32, breaks: bool) -> Served<'static> {
-    let fields = Fields::default().with(&header::CONTENT_TYPE, "text/plain").with(&header::CACHE_CONTROL, "no-store");
+    let fields = fields();
     let body = Body::Stream(Box::new(Pieces { next: 0, count, breaks, asked: false }));
     Served::Ready(Response { fields, body, ..Response::new(StatusCode::OK) })
 }
@@ -113,9 +116,13 @@ async fn echo(inbound: Inbound) -> Response {
         match inbound.next().await {
             Ok(Some(bytes)) => body.extend_from_slice(&bytes[..bytes.len().min(ECHO_BYTES - body.len())]),
             Ok(None) => break,
-            Err(refuse) => return refuse.into_response(None),
+            Err(refuse) => return refuse.into_response(&Request::default()),
         }
     }
-    let fields = Fields::default().with(&header::CONTENT_TYPE, "text/plain").with(&header::CACHE_CONTROL, "no-store");
-    Response { fields, body: body.into(), ..Response::new(StatusCode::OK) }
+    Response { fields: fields(), body: body.into(), ..Response::new(StatusCode::OK) }
+}
+
+fn fields() -> Fields {
+    let fields = Fields::default().with(&header::CONTENT_TYPE, "text/plain");
+    fields.with(&header::CACHE_CONTROL, "no-store").with(&header::X_CONTENT_TYPE_OPTIONS, "nosniff")
 }

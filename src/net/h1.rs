@@ -21,7 +21,7 @@ use crate::http::body::{Body, Chunk, Inbound, Source};
 use crate::http::h1::encode::{self, CONTINUE, Framing};
 use crate::http::h1::{Conn, Event, Inflow, Lapse};
 use crate::http::refuse::Refuse;
-use crate::http::{Request, Response, header};
+use crate::http::{Request, Response};
 use crate::observe::{End, Record};
 
 /// Requests that a connection may have answered before the others on the worker have their turn.
@@ -89,7 +89,7 @@ impl Driver<'_> {
                     }
                 }
                 Event::Refuse(refuse) => {
-                    let response = refuse.into_response(self.request.field(&header::ACCEPT));
+                    let response = refuse.into_response(&self.request);
                     self.respond(response, now);
                     self.send().await?;
                     return Ok(End::Malformed);
@@ -112,7 +112,7 @@ impl Driver<'_> {
                             Lapse::GoOn => {}
                             Lapse::Silent => return Ok(End::Idle),
                             Lapse::Refuse(refuse) => {
-                                self.respond(refuse.into_response(None), now);
+                                self.respond(refuse.into_response(&self.request), now);
                                 self.send().await?;
                                 return Ok(End::Slow);
                             }
@@ -241,7 +241,8 @@ impl Driver<'_> {
 
     /// Puts a response into the output. If its body is made while it is sent, that is left to do.
     fn respond(&mut self, response: Response, now: Moment) -> Option<(Box<dyn Source>, Framing)> {
-        if self.link.is_draining() {
+        // what the client had sent before the server stops is answered: the last of it ends the connection
+        if self.link.is_draining() && self.input.unread().is_empty() && !self.link.io.has_more() {
             self.conn.close_next();
         }
         let (conn, out) = (&mut self.conn, &mut self.out);
@@ -382,7 +383,7 @@ fn guarded<T>(run: impl FnOnce() -> T) -> Option<T> {
 }
 
 fn panicked(request: &Request) -> Response {
-    Refuse::internal().closing().into_response(request.field(&header::ACCEPT))
+    Refuse::internal().closing().into_response(request)
 }
 
 /// What was read and is not done with.

@@ -10,9 +10,10 @@ mod spare;
 pub mod worker;
 mod write;
 
+use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::limits::Limits;
 use crate::files::blocking::Blocking;
@@ -64,8 +65,23 @@ struct Moment {
     unix_s: u64,
 }
 
+thread_local! {
+    /// A second of the wall clock, and when it ends by the other clock.
+    static SECOND: Cell<Option<(Instant, u64)>> = const { Cell::new(None) };
+}
+
 impl Moment {
+    /// Reads one clock; the wall clock only when its second has passed.
     fn now() -> Moment {
-        Moment { at: Instant::now(), unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()) }
+        let at = Instant::now();
+        if let Some((ends, unix_s)) = SECOND.get()
+            && at < ends
+        {
+            return Moment { at, unix_s };
+        }
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let left = Duration::from_secs(1) - Duration::from_nanos(wall.subsec_nanos().into());
+        SECOND.set(Some((at + left, wall.as_secs())));
+        Moment { at, unix_s: wall.as_secs() }
     }
 }

@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use tokio::runtime::Builder;
+use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
@@ -29,6 +30,8 @@ pub struct Worker {
     /// Whether the thread is to fail: a fault for tests.
     #[cfg(debug_assertions)]
     pub fail: AtomicBool,
+    /// Wakes it.
+    pub wake: Arc<Notify>,
     wakers: Mutex<Wakers>,
 }
 
@@ -45,12 +48,13 @@ thread_local! {
 
 impl Worker {
     /// The worker of this number.
-    pub fn new(index: usize) -> Worker {
+    pub fn new(index: usize, wake: Arc<Notify>) -> Worker {
         Worker {
             index,
             draining: AtomicBool::new(false),
             #[cfg(debug_assertions)]
             fail: AtomicBool::new(false),
+            wake,
             wakers: Mutex::default(),
         }
     }
@@ -134,8 +138,7 @@ impl<F: FnOnce(usize)> Drop for Watch<F> {
 }
 
 async fn run(index: usize, shared: Arc<Shared>) {
-    let worker = Arc::new(Worker::new(index));
-    let wake = shared.queue.waker(index);
+    let worker = Arc::new(Worker::new(index, shared.queue.waker(index)));
     loop {
         match shared.queue.take(index, Instant::now()) {
             Taken::Some(connections) => {
@@ -145,10 +148,10 @@ async fn run(index: usize, shared: Arc<Shared>) {
                 // back once everything that is ready has been served
                 yield_now().await;
             }
-            Taken::Wait(None) => wake.notified().await,
+            Taken::Wait(None) => worker.wake.notified().await,
             Taken::Wait(Some(time)) => {
                 // whether it was woken or not: it looks again
-                let _ = timeout(time, wake.notified()).await;
+                let _ = timeout(time, worker.wake.notified()).await;
             }
             Taken::Closed => break,
         }
@@ -160,6 +163,6 @@ async fn run(index: usize, shared: Arc<Shared>) {
     }
     worker.drain();
     while shared.queue.active_of(index) > 0 {
-        wake.notified().await;
+        worker.wake.notified().await;
     }
 }

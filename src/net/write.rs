@@ -18,7 +18,7 @@ use crate::files::blocking::Blocking;
 use crate::http::body::Chunk;
 
 /// Bodies up to this size are copied behind their head: that costs less than another piece to send.
-const COPIED_BYTES: usize = 4 << 10;
+const COPIED_BYTES: usize = 1 << 10;
 /// Pieces of memory that one call sends.
 const PIECES: usize = 16;
 /// Bytes of a file that one call sends. After each the others on the worker have their turn.

@@ -14,8 +14,8 @@ use crate::http::{Bounds, Framing, Method, Request, StatusCode, Version};
 const BLANK_LINES: u8 = 2;
 /// Bytes of a method; the longest registered one has 17.
 const METHOD_BYTES: usize = 32;
-/// Fields that are parsed without an allocation; more only where the bound was raised.
-const FIELDS_ON_STACK: usize = 100;
+/// Fields that are parsed without an allocation: more than browsers send.
+const FIELDS_ON_STACK: usize = 32;
 
 /// The search for the end of a head, resumed where it stopped when more bytes come.
 #[derive(Clone, Copy, Debug, Default)]
@@ -168,14 +168,13 @@ fn version(text: &[u8]) -> Result<Version, Refuse> {
 fn field_lines(lines: &[u8], at: usize, bounds: &Bounds, request: &mut Request) -> Result<(), Refuse> {
     let mut stack = [httparse::EMPTY_HEADER; FIELDS_ON_STACK];
     let mut heap = Vec::new();
-    let room = match stack.get_mut(..bounds.head_fields) {
-        Some(room) => room,
-        None => {
-            heap.resize(bounds.head_fields, httparse::EMPTY_HEADER);
-            &mut heap[..]
-        }
-    };
-    let parsed = match httparse::parse_headers(lines, room) {
+    let few = bounds.head_fields.min(FIELDS_ON_STACK);
+    let mut parsed = httparse::parse_headers(lines, &mut stack[..few]);
+    if parsed == Err(httparse::Error::TooManyHeaders) && bounds.head_fields > few {
+        heap.resize(bounds.head_fields, httparse::EMPTY_HEADER);
+        parsed = httparse::parse_headers(lines, &mut heap);
+    }
+    let parsed = match parsed {
         Ok(httparse::Status::Complete((_, parsed))) => parsed,
         Err(httparse::Error::TooManyHeaders) => {
             return Err(Refuse::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many header fields.").closing());

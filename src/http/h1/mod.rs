@@ -432,7 +432,7 @@ pub mod tests {
                     }
                     Event::Refuse(refuse) => {
                         log.push(format!("refused {} {}", refuse.status, refuse.detail));
-                        conn.respond(&refuse.into_response(None), DATE, now, &mut out);
+                        conn.respond(&refuse.into_response(&request), DATE, now, &mut out);
                     }
                 }
             }
