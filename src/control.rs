@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -27,6 +27,8 @@ use crate::site::Site;
 
 /// Connections that the kernel may hold before they are accepted; it lowers this to its own bound (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
+/// How long to wait before a worker that could not be replaced is tried again.
+const REPLACE_AGAIN: Duration = Duration::from_millis(200);
 /// What a process that was ended by a signal exits with, less the signal's number.
 const EXIT_BY_SIGNAL: i32 = 128;
 
@@ -191,15 +193,25 @@ fn watch_signals(tell: &Sender<Event>) -> io::Result<()> {
 
 /// Keeps the workers running until a signal comes; returns it.
 fn serve(workers: &mut [JoinHandle<()>], shared: &Arc<Shared>, tell: &Sender<Event>, events: &Receiver<Event>) -> i32 {
+    let mut told = false;
     loop {
         match events.recv() {
             Ok(Event::Signal(signal)) => return signal,
             Ok(Event::WorkerEnded(index)) => match start_worker(index, shared, tell) {
                 Ok(handle) => {
                     workers[index] = handle;
+                    told = false;
                     say(&format!("worker {index} ended and was replaced"));
                 }
-                Err(e) => say(&format!("worker {index} ended and can not be replaced: {e}")),
+                Err(e) => {
+                    if !told {
+                        say(&format!("worker {index} ended and can not be replaced yet: {e}"));
+                    }
+                    told = true;
+                    thread::sleep(REPLACE_AGAIN);
+                    // heard by this same loop
+                    let _ = tell.send(Event::WorkerEnded(index));
+                }
             },
             Ok(Event::AllEnded) | Err(_) => return SIGTERM,
         }

@@ -7,8 +7,10 @@ use crate::http::Bounds;
 
 /// Connections served at once, unless told otherwise: enough for one machine, and a known worst case of memory.
 pub const MAX_DEFAULT_CONNECTIONS: usize = 16_384;
-/// Descriptors that are kept for listeners, logs, workers and the blocking pool.
-pub const RESERVED_DESCRIPTORS: usize = 64;
+/// Descriptors that are kept for listeners, logs, and files that are being looked at.
+pub const RESERVED_DESCRIPTORS: usize = 32;
+/// Descriptors that a worker needs for its event loop.
+pub const WORKER_DESCRIPTORS: usize = 4;
 /// How long a full queue may hold its oldest connection before the surplus is answered with 503: long enough for a burst to pass,
 /// too short for a person to notice.
 pub const QUEUE_PATIENCE: Duration = Duration::from_millis(20);

@@ -53,7 +53,11 @@ impl Plan {
             Threads::Auto => std::thread::available_parallelism().map_or(1, usize::from),
             Threads::Count(n) => n,
         };
-        let free = descriptors.saturating_sub(limits::RESERVED_DESCRIPTORS + threads);
+        let reserved = limits::RESERVED_DESCRIPTORS + limits::WORKER_DESCRIPTORS * threads;
+        let Some(free) = descriptors.checked_sub(reserved).filter(|free| *free > 0) else {
+            let advice = format!("raise the limit to more than {reserved} (ulimit -n), or lower --threads");
+            return Err(Error(format!("{descriptors} file descriptors are too few for {threads} threads: {advice}")));
+        };
         Ok(Plan {
             root: folder(&file.root)?,
             listen,

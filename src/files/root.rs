@@ -25,6 +25,8 @@ pub struct Root {
     dir: OwnedFd,
     path: PathBuf,
     has_openat2: AtomicBool,
+    /// Whether it can be asked for what is in memory only.
+    has_cached: AtomicBool,
 }
 
 /// Whether a lookup may wait for the disk.
@@ -79,7 +81,7 @@ impl Root {
     /// It can not be opened.
     pub fn open(path: &Path) -> io::Result<Root> {
         let dir = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Root { dir, path: path.to_owned(), has_openat2: AtomicBool::new(true) })
+        Ok(Root { dir, path: path.to_owned(), has_openat2: AtomicBool::new(true), has_cached: AtomicBool::new(true) })
     }
 
     /// Tells what is at a path below the root, without opening it for reading.
@@ -125,6 +127,9 @@ impl Root {
         let path = if path.is_empty() { b"." } else { path };
         let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         if how == How::Cached {
+            if !self.has_cached.load(Ordering::Relaxed) {
+                return Err(Errno::AGAIN);
+            }
             resolve |= ResolveFlags::CACHED;
         }
         if self.has_openat2.load(Ordering::Relaxed) {
@@ -133,6 +138,11 @@ impl Root {
                     // out of the root, or an absolute link: the walk can tell which
                     Err(Errno::XDEV) => return if how == How::Cached { Err(Errno::AGAIN) } else { self.walk(path, flags) },
                     Err(Errno::AGAIN) if how == How::Any => {}
+                    // before Linux 5.12
+                    Err(Errno::INVAL) if how == How::Cached => {
+                        self.has_cached.store(false, Ordering::Relaxed);
+                        return Err(Errno::AGAIN);
+                    }
                     Err(Errno::NOSYS) => {
                         self.has_openat2.store(false, Ordering::Relaxed);
                         break;
@@ -222,9 +232,7 @@ fn stamp(stat: &rustix::fs::Stat) -> Stamp {
 /// What an error of a lookup says about the path.
 fn absent(e: Errno) -> Result<Found, NoAnswer> {
     match e {
-        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::XDEV | Errno::NXIO | Errno::NODEV | Errno::INVAL => {
-            Ok(Found::Nothing)
-        }
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::XDEV | Errno::NXIO | Errno::NODEV | Errno::INVAL => Ok(Found::Nothing),
         Errno::ACCESS | Errno::PERM => Ok(Found::Denied),
         e => Err(NoAnswer::Failed(e)),
     }

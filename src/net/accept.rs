@@ -86,9 +86,17 @@ impl Acceptor {
                 () = self.turn() => {}
             }
         }
-        // what the kernel has accepted before is served
-        while let Ok(accepted) = self.accept() {
-            self.put(accepted);
+        // what the kernel has accepted before is served, and nothing is shed any more
+        loop {
+            while let Some(waited) = self.shared.queue.full_for() {
+                self.wait_for_room(waited).await;
+            }
+            match self.accept() {
+                Ok(accepted) => self.put(accepted),
+                Err(Errno::AGAIN) => return,
+                Err(e) if is_shortage(e) => sleep(SHORTAGE_REST).await,
+                Err(_) => {}
+            }
         }
     }
 
@@ -98,12 +106,11 @@ impl Acceptor {
         ready.retain_ready();
         drop(ready);
         for _ in 0..BATCH {
-            // accepting waits for room, so that what does not fit stays with the kernel
-            if let Some(waited) = self.shared.queue.full_for()
+            // while the oldest is young, what does not fit stays with the kernel
+            while let Some(waited) = self.shared.queue.full_for()
                 && waited < QUEUE_PATIENCE
             {
-                // room, or the oldest is no longer young: it looks again
-                let _ = timeout(QUEUE_PATIENCE - waited, self.shared.queue.room()).await;
+                self.wait_for_room(waited).await;
             }
             match self.accept() {
                 Ok(accepted) => self.put(accepted),
@@ -114,7 +121,7 @@ impl Acceptor {
                     }
                     return;
                 }
-                Err(e @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                Err(e) if is_shortage(e) => {
                     self.tell_shortage(e);
                     return sleep(SHORTAGE_REST).await;
                 }
@@ -123,6 +130,13 @@ impl Acceptor {
             }
         }
         tokio::task::yield_now().await;
+    }
+
+    /// Waits until the full queue may have room, or until its oldest connection, which has waited this long, is no longer young.
+    async fn wait_for_room(&self, waited: Duration) {
+        let time = QUEUE_PATIENCE.saturating_sub(waited).max(Duration::from_millis(1));
+        // either way the caller looks again
+        let _ = timeout(time, self.shared.queue.room()).await;
     }
 
     fn accept(&self) -> Result<Accepted, Errno> {
@@ -154,6 +168,7 @@ impl Acceptor {
         });
     }
 
+    /// Tells of a shortage, but not each time.
     fn tell_shortage(&mut self, e: Errno) {
         if self.told.is_none_or(|told| told.elapsed() > SHORTAGE_TOLD) {
             self.told = Some(Instant::now());
@@ -161,4 +176,9 @@ impl Acceptor {
             say(&format!("{what}: new connections wait; raise the limit (ulimit -n) or lower --connections"));
         }
     }
+}
+
+/// Whether it is this process, or the machine, that has no means for another connection.
+fn is_shortage(e: Errno) -> bool {
+    matches!(e, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
 }

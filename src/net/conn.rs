@@ -4,7 +4,7 @@
 //! load, is read, answered and closed without that.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Shutdown};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,10 +14,11 @@ use std::time::Instant;
 
 use rustix::net::RecvFlags;
 use tokio::io::Interest;
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::Sleep;
 
 use super::worker::Worker;
-use super::{Accepted, Shared, h1};
+use super::{Accepted, Shared, h1, spare};
 use crate::observe::End;
 
 /// Bytes that a lingering connection may still send.
@@ -151,15 +152,19 @@ impl Alarm {
         if self.is_set && !sleep.is_elapsed() {
             return false;
         }
-        while sleep.as_mut().poll(cx).is_ready() {
+        loop {
+            // a task that has used up its turn is told to wait, and the timer does not know of it
+            let is_polled = has_budget_remaining();
+            if sleep.as_mut().poll(cx).is_pending() {
+                self.is_set = is_polled;
+                return false;
+            }
             if tokio::time::Instant::now() >= deadline {
                 self.is_set = false;
                 return true;
             }
             sleep.as_mut().reset(deadline);
         }
-        self.is_set = true;
-        false
     }
 }
 
@@ -237,7 +242,7 @@ pub async fn linger(io: &mut Io, deadline: Instant) {
     io.shutdown();
     let mut alarm = Alarm::default();
     let mut left = LINGER_BYTES;
-    let mut buffer = Vec::with_capacity(4 << 10);
+    let mut buffer = spare::input();
     std::future::poll_fn(|cx| {
         loop {
             match io.poll_read(cx, &mut buffer) {
@@ -251,10 +256,5 @@ pub async fn linger(io: &mut Io, deadline: Instant) {
         }
     })
     .await;
-}
-
-/// Ends both directions at once.
-pub fn abort(socket: &std::net::TcpStream) {
-    // a socket that is gone needs no end
-    let _ = socket.shutdown(Shutdown::Both);
+    spare::keep_input(buffer);
 }

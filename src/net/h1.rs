@@ -26,17 +26,27 @@ use crate::observe::{End, Record};
 
 /// Requests that a connection may have answered before the others on the worker have their turn.
 const TURN_REQUESTS: u32 = 64;
+/// A response up to this size has left this machine, or fits into one round trip, when the kernel has taken it.
+const SMALL_BYTES: u64 = 14 << 10;
 /// The least room to read into.
 const ROOM_BYTES: usize = 2 << 10;
 
 /// Serves a connection until it ends; returns why it ended, and whether it has to linger.
 pub async fn serve(link: &mut Link) -> (End, bool) {
     let conn = Conn::new(link.shared.bounds.clone(), link.accepted);
-    let mut driver = Driver { link, conn, input: Input::default(), out: spare::outgoing(), request: spare::request(), told: Vec::new() };
+    let mut driver = Driver {
+        link,
+        conn,
+        input: Input::default(),
+        out: spare::outgoing(),
+        request: spare::request(),
+        told: Vec::new(),
+        is_large: false,
+        now: Moment::now(),
+    };
     let (Ok(end) | Err(end)) = driver.run().await;
     driver.tell();
-    let is_whole = matches!(end, End::Done | End::Malformed | End::Slow);
-    let linger = is_whole && driver.conn.is_closed() && (driver.conn.has_unread() || !driver.input.unread().is_empty());
+    let linger = driver.has_to_linger(end);
     driver.put_away();
     driver.input.release();
     (end, linger)
@@ -50,6 +60,10 @@ struct Driver<'a> {
     request: Request,
     /// Requests whose response has not left yet, for the log.
     told: Vec<Answered>,
+    /// Whether the last response may still be on its way when all of it has left.
+    is_large: bool,
+    /// The time, read anew after everything that waits.
+    now: Moment,
 }
 
 /// A request that was answered: what the log needs of it.
@@ -72,47 +86,45 @@ enum Waited {
 impl Driver<'_> {
     /// Serves requests until the connection ends; an error is an end within a response.
     async fn run(&mut self) -> Result<End, End> {
-        let mut now = Moment::now();
         let mut turn = 0;
         loop {
-            let (taken, event) = self.conn.receive(self.input.unread(), now.at, &mut self.request);
+            let (taken, event) = self.conn.receive(self.input.unread(), self.now.at, &mut self.request);
             self.input.consume(taken);
             match event {
                 Event::Request => {
-                    self.answer(now).await?;
+                    self.answer().await?;
                     turn += 1;
                     if turn == TURN_REQUESTS {
                         turn = 0;
                         self.send().await?;
                         yield_now().await;
-                        now = Moment::now();
+                        self.now = Moment::now();
                     }
                 }
                 Event::Refuse(refuse) => {
                     let response = refuse.into_response(&self.request);
-                    self.respond(response, now);
+                    self.respond(response);
                     self.send().await?;
                     return Ok(End::Malformed);
                 }
                 Event::More => {
                     if !self.out.is_empty() {
-                        let waited = self.send().await?;
-                        self.conn.rest(if waited { Instant::now() } else { now.at });
+                        self.send().await?;
                     }
                     if self.conn.is_closed() {
                         return Ok(End::Done);
                     }
                     let waited = self.wait().await;
-                    now = Moment::now();
+                    self.now = Moment::now();
                     match waited {
                         Ok(Waited::Bytes) => {}
                         Ok(Waited::Eof) => return Ok(if self.conn.is_idle() { End::Done } else { End::Cut }),
                         Ok(Waited::Drained) => return Ok(End::Drained),
-                        Ok(Waited::Lapsed) => match self.conn.lapse(now.at) {
+                        Ok(Waited::Lapsed) => match self.conn.lapse(self.now.at) {
                             Lapse::GoOn => {}
                             Lapse::Silent => return Ok(End::Idle),
                             Lapse::Refuse(refuse) => {
-                                self.respond(refuse.into_response(&self.request), now);
+                                self.respond(refuse.into_response(&self.request));
                                 self.send().await?;
                                 return Ok(End::Slow);
                             }
@@ -122,6 +134,18 @@ impl Driver<'_> {
                 }
             }
         }
+    }
+
+    /// Whether something may still come of the client, which would reset the connection before the client has read its response
+    /// (RFC 9112 section 9.6). A client that asked for the end itself and has got a small response sends nothing more.
+    fn has_to_linger(&self, end: End) -> bool {
+        matches!(end, End::Done | End::Malformed | End::Slow)
+            && self.conn.is_closed()
+            && (!self.conn.was_asked_to_close()
+                || self.conn.has_unread()
+                || !self.input.unread().is_empty()
+                || self.is_large
+                || self.link.io.has_more())
     }
 
     /// Gives back what only an open request needs: an idle connection holds no buffer.
@@ -158,12 +182,12 @@ impl Driver<'_> {
     }
 
     /// Has the open request answered.
-    async fn answer(&mut self, now: Moment) -> Result<(), End> {
+    async fn answer(&mut self) -> Result<(), End> {
         #[cfg(debug_assertions)]
         let inbound = Inbound::default();
         #[cfg(debug_assertions)]
         let fault = super::fault::asked(&self.request);
-        let Driver { link, conn, input, out, request, .. } = &mut *self;
+        let Driver { link, conn, input, out, request, now, .. } = &mut *self;
         let shared = link.shared.clone();
         let serve = || {
             #[cfg(debug_assertions)]
@@ -184,7 +208,7 @@ impl Driver<'_> {
                 #[cfg(not(debug_assertions))]
                 let inbound = Inbound::default();
                 let mut body = BodyIn { link, conn, input, out, inbound: &inbound };
-                poll_fn(|cx| {
+                let answered = poll_fn(|cx| {
                     loop {
                         match guarded(|| handler.as_mut().poll(cx)) {
                             Some(Poll::Ready(response)) => return Poll::Ready(Some(response)),
@@ -196,12 +220,13 @@ impl Driver<'_> {
                         }
                     }
                 })
-                .await
-                .unwrap_or_else(|| panicked(request))
+                .await;
+                *now = Moment::now();
+                answered.unwrap_or_else(|| panicked(request))
             }
             None => panicked(request),
         };
-        let made_on_the_way = self.respond(response, now);
+        let made_on_the_way = self.respond(response);
         #[cfg(debug_assertions)]
         if matches!(fault, Some(super::fault::Fault::PanicLate)) {
             self.send().await?;
@@ -209,7 +234,7 @@ impl Driver<'_> {
         }
         match made_on_the_way {
             Some((source, framing)) => self.stream(source, framing).await,
-            None if self.out.is_full() => self.send().await.map(|_| ()),
+            None if self.out.is_full() => self.send().await,
             None => Ok(()),
         }
     }
@@ -236,19 +261,21 @@ impl Driver<'_> {
         if framing == Framing::Chunked {
             self.out.gather(|buffer| buffer.extend_from_slice(encode::LAST_CHUNK));
         }
-        self.send().await.map(|_| ())
+        self.now = Moment::now();
+        self.send().await
     }
 
     /// Puts a response into the output. If its body is made while it is sent, that is left to do.
-    fn respond(&mut self, response: Response, now: Moment) -> Option<(Box<dyn Source>, Framing)> {
+    fn respond(&mut self, response: Response) -> Option<(Box<dyn Source>, Framing)> {
         // what the client had sent before the server stops is answered: the last of it ends the connection
         if self.link.is_draining() && self.input.unread().is_empty() && !self.link.io.has_more() {
             self.conn.close_next();
         }
-        let (conn, out) = (&mut self.conn, &mut self.out);
+        let (conn, out, now) = (&mut self.conn, &mut self.out, self.now);
         let mut framing = Framing::None;
         self.link.worker.with_date(now.unix_s, |date| out.gather(|buffer| framing = conn.respond(&response, date, now.at, buffer)));
         let body_starts = self.out.put();
+        self.is_large = response.body.len().is_none_or(|bytes| bytes > SMALL_BYTES);
         let mut made_on_the_way = None;
         match response.body {
             _ if framing == Framing::None => {}
@@ -266,11 +293,15 @@ impl Driver<'_> {
         made_on_the_way
     }
 
-    /// Sends all that is ready, and tells the log; returns whether that had to wait.
-    async fn send(&mut self) -> Result<bool, End> {
+    /// Sends all that is ready, and tells the log. The connection rests from then on.
+    async fn send(&mut self) -> Result<(), End> {
         let sent = send(&mut self.out, self.link).await;
         self.tell();
-        sent
+        if sent? {
+            self.now = Moment::now();
+        }
+        self.conn.rest(self.now.at);
+        Ok(())
     }
 
     /// Tells the log of the requests whose response has left, or never will.

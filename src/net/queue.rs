@@ -15,8 +15,11 @@ use super::Accepted;
 
 /// Connections that a worker takes in one go.
 const FEW: usize = 8;
-/// After this time in the queue a connection goes to whichever worker is there, however many it holds.
+/// After this time in the queue connections go to whichever worker is there, however many it holds: a few in each such time, so
+/// that a worker that was only late still finds its share.
 const FAIR: Duration = Duration::from_millis(10);
+/// How many that are.
+const HELP: usize = 4;
 
 /// The queue, and what has to be known of the workers to share it out.
 #[derive(Debug)]
@@ -29,8 +32,15 @@ pub struct Queue {
     room_wanted: AtomicBool,
     /// Whether a worker found connections in the queue but all slots taken.
     slot_wanted: AtomicBool,
-    waiting: Mutex<VecDeque<Accepted>>,
+    waiting: Mutex<Waiting>,
     closed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    all: VecDeque<Accepted>,
+    /// When a worker last took connections beyond its share.
+    helped: Option<Instant>,
 }
 
 /// A worker as the queue sees it.
@@ -80,18 +90,18 @@ impl Queue {
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<Accepted>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a connection in, and wakes a worker for it.
     pub fn put(&self, accepted: Accepted) -> Put {
         let mut waiting = self.waiting();
-        if waiting.len() >= self.depth {
-            let oldest = waiting.front().map_or(Duration::ZERO, |a| a.at.elapsed());
+        if waiting.all.len() >= self.depth {
+            let oldest = waiting.all.front().map_or(Duration::ZERO, |a| a.at.elapsed());
             return Put::Full(accepted, oldest);
         }
-        waiting.push_back(accepted);
+        waiting.all.push_back(accepted);
         drop(waiting);
         self.wake_one(None);
         Put::Waits
@@ -100,7 +110,7 @@ impl Queue {
     /// If the queue is full: how long its oldest connection has waited.
     pub fn full_for(&self) -> Option<Duration> {
         let waiting = self.waiting();
-        if waiting.len() < self.depth { None } else { waiting.front().map(|oldest| oldest.at.elapsed()) }
+        if waiting.all.len() < self.depth { None } else { waiting.all.front().map(|oldest| oldest.at.elapsed()) }
     }
 
     /// Waits until there may be room.
@@ -126,7 +136,7 @@ impl Queue {
         // said before the look, so that a connection put in after it wakes this worker
         seat.idle.store(true, Ordering::SeqCst);
         let mut waiting = self.waiting();
-        let Some(oldest) = waiting.front() else {
+        let Some(oldest) = waiting.all.front() else {
             return if self.is_closed() { Taken::Closed } else { Taken::Wait(None) };
         };
         let age = now.saturating_duration_since(oldest.at);
@@ -139,20 +149,24 @@ impl Queue {
         if slots == 0 {
             return Taken::Wait(None);
         }
-        let mean = (total + waiting.len()) / self.workers.len();
+        let mean = (total + waiting.all.len()) / self.workers.len();
         let share = (mean + (mean / 10).max(4)).saturating_sub(seat.active.load(Ordering::Relaxed));
-        let share = if age >= FAIR { share.max(1) } else { share };
+        let is_late = share == 0 && age >= FAIR && waiting.helped.is_none_or(|at| now.saturating_duration_since(at) >= FAIR);
+        let share = if is_late { HELP } else { share };
+        if is_late {
+            waiting.helped = Some(now);
+        }
         if share == 0 {
             drop(waiting);
             self.wake_one(Some(worker));
-            return Taken::Wait(Some(FAIR.saturating_sub(age).max(Duration::from_millis(1))));
+            return Taken::Wait(Some(FAIR.saturating_sub(age).max(FAIR / 4)));
         }
-        let count = waiting.len().min(FEW).min(slots).min(share);
-        let taken: Vec<Accepted> = waiting.drain(..count).collect();
+        let count = waiting.all.len().min(FEW).min(slots).min(share);
+        let taken: Vec<Accepted> = waiting.all.drain(..count).collect();
         seat.active.fetch_add(count, Ordering::Relaxed);
         seat.served.fetch_add(count, Ordering::Relaxed);
         seat.idle.store(false, Ordering::SeqCst);
-        let more = !waiting.is_empty();
+        let more = !waiting.all.is_empty();
         drop(waiting);
         if self.room_wanted.swap(false, Ordering::SeqCst) {
             self.room.notify_one();
@@ -279,8 +293,13 @@ mod tests {
         }
         while let Taken::Some(_) = queue.take(0, now) {}
         assert!(queue.active() < 100);
-        while let Taken::Some(_) = queue.take(0, now + FAIR) {}
-        assert_eq!(queue.active(), 100);
+        let mut later = now;
+        while queue.active() < 100 {
+            later += FAIR;
+            let before = queue.active();
+            while let Taken::Some(_) = queue.take(0, later) {}
+            assert!(queue.active() > before, "{before}");
+        }
     }
 
     #[test]

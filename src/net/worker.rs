@@ -105,15 +105,13 @@ impl Worker {
 ///
 /// No thread or no event loop can be had.
 pub fn start(index: usize, shared: Arc<Shared>, ended: impl FnOnce(usize) + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let watch = Watch { ended: Some(ended), index };
-        match Builder::new_current_thread().enable_io().enable_time().build() {
-            Ok(runtime) => {
-                runtime.block_on(run(index, shared));
-                watch.done();
-            }
-            Err(e) => crate::observe::say(&format!("worker {index} has no event loop: {e}")),
-        }
+        // ends before the watch tells of it, and its connections with it
+        let runtime = runtime;
+        runtime.block_on(run(index, shared));
+        watch.done();
     })
 }
 

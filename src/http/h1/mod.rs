@@ -34,6 +34,8 @@ pub struct Conn {
     continue_owed: bool,
     /// Whether the next response has to be the last.
     closing: bool,
+    /// Whether the client wants the response to its last request to be the last.
+    asked_to_close: bool,
 }
 
 #[derive(Debug)]
@@ -156,6 +158,7 @@ impl Conn {
             is_first: true,
             continue_owed: false,
             closing: false,
+            asked_to_close: false,
         }
     }
 
@@ -231,6 +234,7 @@ impl Conn {
         self.writing =
             Writing::Owed { head_only: request.method == Method::HEAD, version: request.version, keep_alive: request.keep_alive };
         self.continue_owed = request.expects_continue;
+        self.asked_to_close = !request.keep_alive;
         self.since = now;
         self.reading = match Decoder::new(request.framing) {
             Some(decoder) => Reading::Body(Incoming::new(decoder)),
@@ -242,6 +246,7 @@ impl Conn {
     fn refused(&mut self, refuse: Refuse, head_only: bool) -> Event {
         self.reading = Reading::Closed;
         self.writing = Writing::Owed { head_only, version: Version::Http11, keep_alive: false };
+        self.asked_to_close = false;
         Event::Refuse(refuse)
     }
 
@@ -293,6 +298,11 @@ impl Conn {
     /// Makes the next response the last one of the connection.
     pub fn close_next(&mut self) {
         self.closing = true;
+    }
+
+    /// Whether it was the client that asked for the end of the connection.
+    pub fn was_asked_to_close(&self) -> bool {
+        self.asked_to_close
     }
 
     /// Whether the last response was given.
