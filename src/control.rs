@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::panic;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -22,7 +23,7 @@ use crate::files::blocking::Blocking;
 use crate::net::queue::Queue;
 use crate::net::{Shared, accept, worker};
 use crate::observe::log::{self, Log};
-use crate::observe::{Counters, say};
+use crate::observe::{Counters, finish_saying, say};
 use crate::site::Site;
 
 /// Connections that the kernel may hold before they are accepted; it lowers this to its own bound (net.core.somaxconn).
@@ -49,7 +50,7 @@ pub fn raise_descriptors() -> usize {
 ///
 /// What would keep the server from starting.
 pub fn check(plan: &Plan) -> Result<(), Error> {
-    bind(plan)?;
+    bind(plan, false)?;
     open_log(plan, false)?;
     Ok(())
 }
@@ -58,6 +59,7 @@ pub fn check(plan: &Plan) -> Result<(), Error> {
 enum Event {
     Signal(i32),
     WorkerEnded(usize),
+    AcceptorEnded,
     AllEnded,
 }
 
@@ -68,7 +70,7 @@ enum Event {
 /// What kept the server from starting.
 pub fn run(plan: &Plan) -> Result<i32, Error> {
     let failed = |what: &'static str| move |e: io::Error| Error(format!("{what}: {e}"));
-    let listeners = bind(plan)?;
+    let listeners = bind(plan, true)?;
     let blocking = Arc::new(Blocking::new(plan.limits.blocking_threads).map_err(failed("no blocking pool"))?);
     let site = Site::open(plan, &blocking, Instant::now()).map_err(failed("can not open the folder"))?;
     let log = match open_log(plan, true)? {
@@ -80,6 +82,7 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
         queue: Queue::new(plan.queue, plan.threads, plan.connections),
         bounds: Arc::new(plan.limits.http()),
         limits: plan.limits.clone(),
+        lingering: plan.lingering,
         log,
         counters: Counters::default(),
         blocking,
@@ -93,7 +96,12 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
         workers.push(start_worker(index, &shared, &tell).map_err(failed("no thread for a worker"))?);
     }
     let (stop, stopped) = watch::channel(false);
-    let acceptor = accept::start(listeners, Arc::clone(&shared), stopped).map_err(failed("no thread for the acceptor"))?;
+    let tell_of_acceptor = tell.clone();
+    let acceptor_ended = move || {
+        // at the very end nobody listens any more
+        let _ = tell_of_acceptor.send(Event::AcceptorEnded);
+    };
+    let acceptor = accept::start(listeners, Arc::clone(&shared), stopped, acceptor_ended).map_err(failed("no thread for the acceptor"))?;
     greet(plan, &addresses);
     let signal = serve(&mut workers, &shared, &tell, &events);
     // the acceptor is still there, so this is heard
@@ -103,14 +111,14 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
     Ok(by_force.map_or(0, |signal| EXIT_BY_SIGNAL + signal))
 }
 
-/// Binds a listener to each address.
-fn bind(plan: &Plan) -> Result<Vec<TcpListener>, Error> {
+/// Binds a listener to each address, and has it listen or not.
+fn bind(plan: &Plan, listens: bool) -> Result<Vec<TcpListener>, Error> {
     let mut port = None;
     let mut listeners = Vec::new();
     for address in &plan.listen {
         // one free port serves all addresses
         let address = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
-        let listener = listen(address).map_err(|e| {
+        let listener = listen(address, listens).map_err(|e| {
             let advice = match e.kind() {
                 io::ErrorKind::AddrInUse => {
                     "another program listens there; stop it, or choose another port with --port (0 takes a free one)"
@@ -127,7 +135,7 @@ fn bind(plan: &Plan) -> Result<Vec<TcpListener>, Error> {
     Ok(listeners)
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr, listens: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -137,7 +145,9 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     // inherited by what it accepts: small responses leave at once
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    if listens {
+        socket.listen(BACKLOG)?;
+    }
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
@@ -147,16 +157,19 @@ fn open_log(plan: &Plan, create: bool) -> Result<Option<Box<dyn Write + Send>>, 
     match &plan.access_log {
         AccessLog::Off => Ok(None),
         AccessLog::Stdout => Ok(Some(Box::new(io::stdout()))),
-        AccessLog::File(path)
-            if !create && !path.exists() && path.parent().is_some_and(|folder| folder.as_os_str().is_empty() || folder.is_dir()) =>
-        {
-            Ok(None)
-        }
+        AccessLog::File(path) if !create && !path.exists() && can_create_in(path.parent()) => Ok(None),
         AccessLog::File(path) => match log::open(path) {
             Ok(file) => Ok(Some(Box::new(file))),
             Err(e) => Err(Error(format!("can not write the access log {path:?} ({e}); choose another file with --access-log"))),
         },
     }
+}
+
+/// Whether a file can be made in this folder; an empty name is the current one.
+fn can_create_in(folder: Option<&Path>) -> bool {
+    let Some(folder) = folder else { return false };
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    folder.is_dir() && rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 fn start_worker(index: usize, shared: &Arc<Shared>, tell: &Sender<Event>) -> io::Result<JoinHandle<()>> {
@@ -213,7 +226,10 @@ fn serve(workers: &mut [JoinHandle<()>], shared: &Arc<Shared>, tell: &Sender<Eve
                     let _ = tell.send(Event::WorkerEnded(index));
                 }
             },
-            Ok(Event::AllEnded) | Err(_) => return SIGTERM,
+            Ok(Event::AcceptorEnded | Event::AllEnded) | Err(_) => {
+                say("the acceptor ended: this server stops");
+                return SIGTERM;
+            }
         }
     }
 }
@@ -242,7 +258,7 @@ fn end(
     loop {
         match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Event::Signal(second)) => return Some(second),
-            Ok(Event::WorkerEnded(_)) => {}
+            Ok(Event::WorkerEnded(_) | Event::AcceptorEnded) => {}
             Ok(Event::AllEnded) => return None,
             Err(_) => {
                 say("the grace is over: what is still in flight is cut off");
@@ -303,4 +319,5 @@ fn farewell(shared: &Shared) {
         counters.shed.load(Ordering::Relaxed),
         counters.panics.load(Ordering::Relaxed),
     ));
+    finish_saying();
 }

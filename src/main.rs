@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(Error(line)) => {
             observe::say(&line);
+            observe::finish_saying();
             ExitCode::from(MISTAKE)
         }
     }

@@ -14,6 +14,9 @@ pub const WORKER_DESCRIPTORS: usize = 4;
 /// How long a full queue may hold its oldest connection before the surplus is answered with 503: long enough for a burst to pass,
 /// too short for a person to notice.
 pub const QUEUE_PATIENCE: Duration = Duration::from_millis(20);
+/// Connections that were told 503 and are read until the client has ended them: beyond, new ones stay with the kernel.
+pub const MAX_LINGERING: usize = 4096;
+
 /// The bounds and deadlines that have a flag.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Limits {

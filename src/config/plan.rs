@@ -1,4 +1,5 @@
-//! The configuration, made sure of and compiled: plain data, made without opening or starting anything.
+//! The configuration, made sure of and compiled: plain data. To make it, names are resolved and the folder is looked at; nothing is
+//! opened for longer than that, and nothing is started.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -28,6 +29,8 @@ pub struct Plan {
     pub shutdown_grace: Duration,
     /// Whether files with a content hash in their name may be cached for good.
     pub immutable: bool,
+    /// Connections that were told 503 and may still be there at the same time.
+    pub lingering: usize,
     /// Open files that the cache may hold.
     pub cached_descriptors: usize,
     /// The bounds and deadlines.
@@ -67,6 +70,8 @@ impl Plan {
             access_log: file.access_log,
             shutdown_grace: file.shutdown_grace,
             immutable: file.immutable.0,
+            // half of the descriptors are connections, a quarter files; this leaves an eighth
+            lingering: (free / 8).clamp(1, limits::MAX_LINGERING),
             cached_descriptors: (free / 4).max(1),
             limits: file.limits,
         })

@@ -6,6 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use quick_cache::Weighter;
@@ -18,6 +19,8 @@ use crate::http::{date, header, mime};
 
 /// How long an entry is believed without a look at the disk.
 const BELIEVED_MS: u64 = 1000;
+/// A change this young may be followed by another with the same time: kernels keep times by a tick of up to 10 ms.
+const RACY: Duration = Duration::from_millis(50);
 /// What an entry costs beside its path and its bytes, roughly.
 const ENTRY_BYTES: u64 = 512;
 /// The least that a shard of the cache is given, in bytes and in descriptors.
@@ -56,6 +59,8 @@ pub struct Ready {
     pub unchanged: Bytes,
     /// The bytes.
     pub content: Content,
+    /// Whether the file had just changed: a second change within the same tick of the kernel's clock would not show in its state.
+    pub is_racy: bool,
     etag: String,
     modified_s: u64,
 }
@@ -103,7 +108,11 @@ impl Ready {
     /// Renders what there is to say about a file of this name and state.
     pub fn new(name: &[u8], stamp: Stamp, content: Content, immutable: bool) -> Ready {
         let etag = format!("\"{:016x}\"", fingerprint(&stamp));
-        let modified_s = u64::try_from(stamp.modified.0).unwrap_or(0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // never later than Date (RFC 9110 section 8.8.2.1)
+        let modified_s = u64::try_from(stamp.modified.0).unwrap_or(0).min(now.as_secs());
+        let changed = Duration::new(u64::try_from(stamp.changed.0).unwrap_or(0), u32::try_from(stamp.changed.1).unwrap_or(0));
+        let is_racy = now.saturating_sub(changed) < RACY;
         let modified = date::format(modified_s);
         let cache_control = if immutable && mime::is_immutable(name) { "public, max-age=31536000, immutable" } else { "no-cache" };
         let unchanged = Fields::default()
@@ -116,7 +125,7 @@ impl Ready {
             .with(&header::CONTENT_TYPE, mime::content_type(name))
             .with(&header::ACCEPT_RANGES, "bytes")
             .into_shared();
-        Ready { stamp, fields, unchanged, content, etag, modified_s }
+        Ready { stamp, fields, unchanged, content, is_racy, etag, modified_s }
     }
 
     /// What the file is compared by.

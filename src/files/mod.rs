@@ -25,6 +25,7 @@ use crate::http::path::{self, CleanPath};
 use crate::http::range::{self, Asked};
 use crate::http::refuse::Refuse;
 use crate::http::{Method, Request, Response, StatusCode, header};
+use crate::observe;
 use blocking::Blocking;
 use cache::{Cache, Content, Entry, Kind, Ready};
 use root::{Found, How, NoAnswer, Root, Stamp};
@@ -114,6 +115,7 @@ impl Store {
         };
         if let Some(old) = old
             && let Kind::File(ready) = &old.kind
+            && !ready.is_racy
             && self.root.look(at, how)? == Found::File(ready.stamp)
         {
             old.touch(now_ms);
@@ -168,18 +170,26 @@ fn read_whole(file: &OwnedFd, len: u64, how: How) -> Result<Vec<u8>, NoAnswer> {
 
 fn read_some(file: &OwnedFd, into: &mut [u8], offset: u64, how: How) -> Result<usize, Errno> {
     if how == How::Cached {
-        match rustix::io::preadv2(file, &mut [IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT) {
-            // a file system that can not tell
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-            other => return other,
-        }
+        return match rustix::io::preadv2(file, &mut [IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT) {
+            // a file system that can not tell may have to wait, unless it is all memory
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) if !is_all_memory(file) => Err(Errno::AGAIN),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => rustix::io::pread(file, into, offset),
+            other => other,
+        };
     }
     rustix::io::pread(file, into, offset)
 }
 
-/// Whether the byte at this place is in memory, so that sending it does not wait for the disk.
-pub fn is_in_memory(file: &OwnedFd, offset: u64) -> bool {
-    !matches!(rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut [0])], offset, ReadWriteFlags::NOWAIT), Err(Errno::AGAIN))
+/// Whether a file is on a file system that has no disk.
+fn is_all_memory(file: &OwnedFd) -> bool {
+    const TMPFS: u64 = 0x0102_1994;
+    const RAMFS: u64 = 0x8584_58f6;
+    rustix::fs::fstatfs(file).is_ok_and(|fs| [TMPFS, RAMFS].contains(&(fs.f_type as u64)))
+}
+
+/// Whether a part of a file is in memory, as far as its first and its last byte tell, so that sending it does not wait for the disk.
+pub fn is_in_memory(file: &OwnedFd, offset: u64, len: u64) -> bool {
+    [offset, (offset + len).saturating_sub(1)].into_iter().all(|at| read_some(file, &mut [0], at, How::Cached) != Err(Errno::AGAIN))
 }
 
 /// Brings a part of a file into memory; waits for the disk.
@@ -205,12 +215,15 @@ fn refused(refuse: Refuse, request: &Request) -> Response {
     refuse.into_response(request)
 }
 
+/// What a client is told when the system has no answer; the operator is told why.
 fn failure(e: NoAnswer) -> Refuse {
     match e {
-        NoAnswer::Failed(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
-            Refuse::new(StatusCode::SERVICE_UNAVAILABLE, "The server is short of resources right now.")
+        NoAnswer::Failed(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => Refuse::busy("The server is short of resources right now."),
+        NoAnswer::Failed(e) => {
+            observe::say(&format!("a file can not be served: {e}"));
+            Refuse::internal()
         }
-        NoAnswer::Failed(_) | NoAnswer::Cold => Refuse::internal(),
+        NoAnswer::Cold => Refuse::internal(),
     }
 }
 

@@ -232,7 +232,9 @@ fn stamp(stat: &rustix::fs::Stat) -> Stamp {
 /// What an error of a lookup says about the path.
 fn absent(e: Errno) -> Result<Found, NoAnswer> {
     match e {
-        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::XDEV | Errno::NXIO | Errno::NODEV | Errno::INVAL => Ok(Found::Nothing),
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::XDEV | Errno::NXIO | Errno::NODEV | Errno::INVAL => {
+            Ok(Found::Nothing)
+        }
         Errno::ACCESS | Errno::PERM => Ok(Found::Denied),
         e => Err(NoAnswer::Failed(e)),
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::accept;
 use super::fields::Fields;
+use super::header::HeaderName;
 use super::{Request, Response, StatusCode, header};
 
 /// Why a request gets no more than an error.
@@ -15,14 +16,14 @@ pub struct Refuse {
     pub detail: Cow<'static, str>,
     /// Whether the connection has to end: what follows on it can not be told apart any more.
     pub close: bool,
-    /// The methods that the resource has, for 405.
-    pub allow: Option<&'static str>,
+    /// A field that goes with the status: Allow, Retry-After.
+    pub field: Option<(HeaderName, Cow<'static, str>)>,
 }
 
 impl Refuse {
     /// A refusal after which the connection can go on.
     pub const fn new(status: StatusCode, detail: &'static str) -> Refuse {
-        Refuse { status, detail: Cow::Borrowed(detail), close: false, allow: None }
+        Refuse { status, detail: Cow::Borrowed(detail), close: false, field: None }
     }
 
     /// 400, and the end of the connection.
@@ -39,9 +40,14 @@ impl Refuse {
 
     /// 405 for a resource that has these methods.
     pub const fn method(allow: &'static str) -> Refuse {
-        let mut refuse = Refuse::new(StatusCode::METHOD_NOT_ALLOWED, "This address can not be used with that method.");
-        refuse.allow = Some(allow);
-        refuse
+        let detail = Cow::Borrowed("This address can not be used with that method.");
+        Refuse { status: StatusCode::METHOD_NOT_ALLOWED, detail, close: false, field: Some((header::ALLOW, Cow::Borrowed(allow))) }
+    }
+
+    /// 503, to be tried again in a moment.
+    pub const fn busy(detail: &'static str) -> Refuse {
+        let field = Some((header::RETRY_AFTER, Cow::Borrowed("1")));
+        Refuse { status: StatusCode::SERVICE_UNAVAILABLE, detail: Cow::Borrowed(detail), close: false, field }
     }
 
     /// 404.
@@ -69,8 +75,8 @@ impl Refuse {
             .with(&header::CONTENT_TYPE, kind)
             .with(&header::CACHE_CONTROL, "no-store")
             .with(&header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-        if let Some(allow) = self.allow {
-            fields.push(&header::ALLOW, allow);
+        if let Some((name, value)) = &self.field {
+            fields.push(name, value.as_bytes());
         }
         Response { status: self.status, fields, body: text.into(), close: self.close }
     }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::conn::{self, Io};
-use super::queue::Put;
+use super::worker::Watch;
 use super::{Accepted, Shared};
 use crate::config::limits::QUEUE_PATIENCE;
 use crate::observe::say;
@@ -28,22 +28,29 @@ use crate::observe::say;
 const BATCH: usize = 64;
 /// How long the acceptor rests when the process is out of descriptors.
 const SHORTAGE_REST: Duration = Duration::from_millis(50);
+/// How long the acceptor rests when too many of those that were told 503 are still there.
+const LINGERING_REST: Duration = Duration::from_millis(5);
 /// How often a shortage is told.
 const SHORTAGE_TOLD: Duration = Duration::from_secs(5);
-/// Connections with a 503 that are read to their end at the same time; beyond, the client may see a reset.
-const LINGERING: usize = 1024;
 
 /// The answer to a connection that the queue has no room for.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 43\r\nconnection: close\r\n\r\nThe server is busy. Try again in a moment.\n";
 
-/// Starts the acceptor; it ends, and closes its listeners, when `stop` is set or dropped.
+/// Starts the acceptor; it ends, and closes its listeners, when `stop` is set or dropped. `ended` is called on its thread if it ends
+/// by a panic.
 ///
 /// # Errors
 ///
 /// No thread or no event loop can be had.
-pub fn start(listeners: Vec<TcpListener>, shared: Arc<Shared>, stop: watch::Receiver<bool>) -> io::Result<JoinHandle<()>> {
+pub fn start(
+    listeners: Vec<TcpListener>,
+    shared: Arc<Shared>,
+    stop: watch::Receiver<bool>,
+    ended: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     thread::Builder::new().name("acceptor".into()).spawn(move || {
+        let watch = Watch::new(ended);
         runtime.block_on(async {
             let lingering = Arc::new(AtomicUsize::new(0));
             let mut tasks = tokio::task::JoinSet::new();
@@ -67,6 +74,7 @@ pub fn start(listeners: Vec<TcpListener>, shared: Arc<Shared>, stop: watch::Rece
                 sleep(Duration::from_millis(5)).await;
             }
         });
+        watch.done();
     })
 }
 
@@ -112,6 +120,10 @@ impl Acceptor {
             {
                 self.wait_for_room(waited).await;
             }
+            // those that were told 503 are few enough, or the rest stays with the kernel
+            while self.lingering.load(Ordering::Relaxed) >= self.shared.lingering {
+                sleep(LINGERING_REST).await;
+            }
             match self.accept() {
                 Ok(accepted) => self.put(accepted),
                 Err(Errno::AGAIN) => {
@@ -126,7 +138,19 @@ impl Acceptor {
                     return sleep(SHORTAGE_REST).await;
                 }
                 // a client that is gone already, or an error of its network
-                Err(_) => {}
+                Err(
+                    Errno::CONNABORTED
+                    | Errno::INTR
+                    | Errno::PROTO
+                    | Errno::NETDOWN
+                    | Errno::NETUNREACH
+                    | Errno::HOSTUNREACH
+                    | Errno::HOSTDOWN,
+                ) => {}
+                Err(e) => {
+                    self.tell(&format!("new connections can not be accepted: {e}"));
+                    return sleep(SHORTAGE_REST).await;
+                }
             }
         }
         tokio::task::yield_now().await;
@@ -145,9 +169,8 @@ impl Acceptor {
     }
 
     fn put(&self, accepted: Accepted) {
-        match self.shared.queue.put(accepted) {
-            Put::Waits => {}
-            Put::Full(accepted, _) => self.shed(accepted),
+        if let Err(accepted) = self.shared.queue.put(accepted) {
+            self.shed(accepted);
         }
     }
 
@@ -156,10 +179,7 @@ impl Acceptor {
         self.shared.counters.shed.fetch_add(1, Ordering::Relaxed);
         // fresh, the socket has room for this; a client that is gone needs no answer
         let _ = rustix::net::send(&accepted.socket, BUSY, rustix::net::SendFlags::NOSIGNAL);
-        if self.lingering.fetch_add(1, Ordering::Relaxed) >= LINGERING {
-            self.lingering.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
+        self.lingering.fetch_add(1, Ordering::Relaxed);
         let lingering = Arc::clone(&self.lingering);
         let deadline = accepted.at + self.shared.limits.linger_timeout;
         tokio::spawn(async move {
@@ -168,12 +188,16 @@ impl Acceptor {
         });
     }
 
-    /// Tells of a shortage, but not each time.
     fn tell_shortage(&mut self, e: Errno) {
+        let what = if matches!(e, Errno::MFILE | Errno::NFILE) { "out of file descriptors" } else { "out of memory for sockets" };
+        self.tell(&format!("{what}: new connections wait; raise the limit (ulimit -n) or lower --connections"));
+    }
+
+    /// Tells the operator, but not each time.
+    fn tell(&mut self, what: &str) {
         if self.told.is_none_or(|told| told.elapsed() > SHORTAGE_TOLD) {
             self.told = Some(Instant::now());
-            let what = if matches!(e, Errno::MFILE | Errno::NFILE) { "out of file descriptors" } else { "out of memory for sockets" };
-            say(&format!("{what}: new connections wait; raise the limit (ulimit -n) or lower --connections"));
+            say(what);
         }
     }
 }

@@ -205,9 +205,9 @@ impl Link {
         }
     }
 
-    /// Whether the server stops.
-    pub fn is_draining(&self) -> bool {
-        self.worker.draining.load(Ordering::Relaxed)
+    /// Since when the server stops, if it does.
+    pub fn draining_since(&self) -> Option<Instant> {
+        if self.worker.draining.load(Ordering::Relaxed) { self.worker.draining_since.get().copied() } else { None }
     }
 
     /// Serves the connection to its end.

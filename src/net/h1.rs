@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::task::yield_now;
@@ -26,6 +26,8 @@ use crate::observe::{End, Record};
 
 /// Requests that a connection may have answered before the others on the worker have their turn.
 const TURN_REQUESTS: u32 = 64;
+/// How long a request that has begun to come may take to arrive once the server stops.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 /// A response up to this size has left this machine, or fits into one round trip, when the kernel has taken it.
 const SMALL_BYTES: u64 = 14 << 10;
 /// The least room to read into.
@@ -166,7 +168,8 @@ impl Driver<'_> {
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             Poll::Pending => {
                 link.wait_with(cx);
-                if may_drain && link.is_draining() {
+                let until = link.draining_since().map(|since| since + DRAIN_PATIENCE);
+                if until.is_some() && may_drain || until.is_some_and(|until| until < deadline && link.alarm.poll(cx, until)) {
                     Poll::Ready(Ok(Waited::Drained))
                 } else if link.alarm.poll(cx, deadline) {
                     Poll::Ready(Ok(Waited::Lapsed))
@@ -268,7 +271,7 @@ impl Driver<'_> {
     /// Puts a response into the output. If its body is made while it is sent, that is left to do.
     fn respond(&mut self, response: Response) -> Option<(Box<dyn Source>, Framing)> {
         // what the client had sent before the server stops is answered: the last of it ends the connection
-        if self.link.is_draining() && self.input.unread().is_empty() && !self.link.io.has_more() {
+        if self.link.draining_since().is_some() && self.input.unread().is_empty() && !self.link.io.has_more() {
             self.conn.close_next();
         }
         let (conn, out, now) = (&mut self.conn, &mut self.out, self.now);

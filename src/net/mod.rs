@@ -32,6 +32,8 @@ pub struct Shared {
     pub queue: Queue,
     /// The bounds and deadlines.
     pub limits: Limits,
+    /// Connections that were told 503 and may still be there at the same time.
+    pub lingering: usize,
     /// Those of them that the protocol needs.
     pub bounds: Arc<Bounds>,
     /// The access log.

@@ -5,7 +5,7 @@
 //! they come for it in time.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ const FEW: usize = 8;
 const FAIR: Duration = Duration::from_millis(10);
 /// How many that are.
 const HELP: usize = 4;
+/// After this time without coming for work a worker is not counted on.
+const ABSENT_MS: u64 = 50;
 
 /// The queue, and what has to be known of the workers to share it out.
 #[derive(Debug)]
@@ -34,6 +36,7 @@ pub struct Queue {
     slot_wanted: AtomicBool,
     waiting: Mutex<Waiting>,
     closed: AtomicBool,
+    started: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +55,8 @@ struct Seat {
     served: AtomicUsize,
     /// Whether it waits for work.
     idle: AtomicBool,
+    /// When it last came for work, in milliseconds since the queue began.
+    seen_ms: AtomicU64,
     wake: Arc<Notify>,
 }
 
@@ -66,15 +71,6 @@ pub enum Taken {
     Closed,
 }
 
-/// What became of a connection that was put in.
-#[derive(Debug)]
-pub enum Put {
-    /// It waits.
-    Waits,
-    /// The queue is full; this long its oldest has waited.
-    Full(Accepted, Duration),
-}
-
 impl Queue {
     /// A queue of this depth for so many workers, which serve at most so many connections together.
     pub fn new(depth: usize, workers: usize, connections: usize) -> Queue {
@@ -87,6 +83,7 @@ impl Queue {
             slot_wanted: AtomicBool::new(false),
             waiting: Mutex::default(),
             closed: AtomicBool::new(false),
+            started: Instant::now(),
         }
     }
 
@@ -95,16 +92,19 @@ impl Queue {
     }
 
     /// Puts a connection in, and wakes a worker for it.
-    pub fn put(&self, accepted: Accepted) -> Put {
+    ///
+    /// # Errors
+    ///
+    /// The connection, if the queue is full.
+    pub fn put(&self, accepted: Accepted) -> Result<(), Accepted> {
         let mut waiting = self.waiting();
         if waiting.all.len() >= self.depth {
-            let oldest = waiting.all.front().map_or(Duration::ZERO, |a| a.at.elapsed());
-            return Put::Full(accepted, oldest);
+            return Err(accepted);
         }
         waiting.all.push_back(accepted);
         drop(waiting);
-        self.wake_one(None);
-        Put::Waits
+        self.wake_one(usize::MAX);
+        Ok(())
     }
 
     /// If the queue is full: how long its oldest connection has waited.
@@ -121,13 +121,32 @@ impl Queue {
         }
     }
 
-    /// Wakes the waiting worker with the fewest connections, if one waits.
-    fn wake_one(&self, but: Option<usize>) -> bool {
-        let idle = self.workers.iter().enumerate().filter(|(i, w)| Some(*i) != but && w.idle.load(Ordering::SeqCst));
-        let Some((_, worker)) = idle.min_by_key(|(_, w)| w.active.load(Ordering::Relaxed)) else { return false };
-        worker.idle.store(false, Ordering::SeqCst);
-        worker.wake.notify_one();
-        true
+    /// Wakes the waiting worker with the fewest connections, if one with fewer than `below` waits.
+    fn wake_one(&self, below: usize) {
+        let idle = self.workers.iter().filter(|w| w.idle.load(Ordering::SeqCst));
+        if let Some(worker) = idle.min_by_key(|w| w.active.load(Ordering::Relaxed))
+            && worker.active.load(Ordering::Relaxed) < below
+        {
+            worker.idle.store(false, Ordering::SeqCst);
+            worker.wake.notify_one();
+        }
+    }
+
+    /// Connections that a worker may hold before it leaves the next ones to the others: a tenth more than the mean of all that are
+    /// there. One that has been busy with something for long is not there.
+    fn share(&self, waiting: usize, now: Instant) -> usize {
+        let now_ms = self.ms(now);
+        let there = self
+            .workers
+            .iter()
+            .filter(|w| w.idle.load(Ordering::SeqCst) || now_ms.saturating_sub(w.seen_ms.load(Ordering::Relaxed)) < ABSENT_MS);
+        let (count, active) = there.fold((0, 0), |(count, active), w| (count + 1, active + w.active.load(Ordering::Relaxed)));
+        let mean = (active + waiting) / count.max(1);
+        mean + (mean / 10).max(4)
+    }
+
+    fn ms(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_millis() as u64
     }
 
     /// Takes a few connections for this worker.
@@ -135,6 +154,7 @@ impl Queue {
         let seat = &self.workers[worker];
         // said before the look, so that a connection put in after it wakes this worker
         seat.idle.store(true, Ordering::SeqCst);
+        seat.seen_ms.store(self.ms(now), Ordering::Relaxed);
         let mut waiting = self.waiting();
         let Some(oldest) = waiting.all.front() else {
             return if self.is_closed() { Taken::Closed } else { Taken::Wait(None) };
@@ -144,13 +164,12 @@ impl Queue {
             // said before the second look, so that whoever ends after it wakes a worker
             self.slot_wanted.store(true, Ordering::SeqCst);
         }
-        let total = self.active();
-        let slots = self.connections.saturating_sub(total);
+        let slots = self.connections.saturating_sub(self.active());
         if slots == 0 {
             return Taken::Wait(None);
         }
-        let mean = (total + waiting.all.len()) / self.workers.len();
-        let share = (mean + (mean / 10).max(4)).saturating_sub(seat.active.load(Ordering::Relaxed));
+        let all = self.share(waiting.all.len(), now);
+        let share = all.saturating_sub(seat.active.load(Ordering::Relaxed));
         let is_late = share == 0 && age >= FAIR && waiting.helped.is_none_or(|at| now.saturating_duration_since(at) >= FAIR);
         let share = if is_late { HELP } else { share };
         if is_late {
@@ -158,7 +177,7 @@ impl Queue {
         }
         if share == 0 {
             drop(waiting);
-            self.wake_one(Some(worker));
+            self.wake_one(all);
             return Taken::Wait(Some(FAIR.saturating_sub(age).max(FAIR / 4)));
         }
         let count = waiting.all.len().min(FEW).min(slots).min(share);
@@ -172,7 +191,7 @@ impl Queue {
             self.room.notify_one();
         }
         if more {
-            self.wake_one(Some(worker));
+            self.wake_one(all);
         }
         Taken::Some(taken)
     }
@@ -181,11 +200,17 @@ impl Queue {
     pub fn ended(&self, worker: usize) {
         self.workers[worker].active.fetch_sub(1, Ordering::SeqCst);
         if self.slot_wanted.load(Ordering::SeqCst) && self.slot_wanted.swap(false, Ordering::SeqCst) {
-            self.wake_one(None);
+            self.wake_one(usize::MAX);
         }
         if self.is_closed() {
             self.workers[worker].wake.notify_one();
         }
+    }
+
+    /// The thread of this worker has ended: it is not to be woken until another has taken its place.
+    pub fn vacate(&self, worker: usize) {
+        self.workers[worker].idle.store(false, Ordering::SeqCst);
+        self.wake_one(usize::MAX);
     }
 
     /// What wakes this worker.
@@ -235,7 +260,7 @@ mod tests {
     }
 
     fn is_put(queue: &Queue, accepted: Accepted) -> bool {
-        matches!(queue.put(accepted), Put::Waits)
+        queue.put(accepted).is_ok()
     }
 
     #[test]
@@ -300,6 +325,8 @@ mod tests {
             while let Taken::Some(_) = queue.take(0, later) {}
             assert!(queue.active() > before, "{before}");
         }
+        // that took no longer than it takes to see that the others are not there
+        assert!(later <= now + 2 * Duration::from_millis(ABSENT_MS));
     }
 
     #[test]

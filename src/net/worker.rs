@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -27,6 +27,8 @@ pub struct Worker {
     pub index: usize,
     /// Whether connections that rest are to end, and others after their next response.
     pub draining: AtomicBool,
+    /// When that began.
+    pub draining_since: OnceLock<Instant>,
     /// Whether the thread is to fail: a fault for tests.
     #[cfg(debug_assertions)]
     pub fail: AtomicBool,
@@ -52,6 +54,7 @@ impl Worker {
         Worker {
             index,
             draining: AtomicBool::new(false),
+            draining_since: OnceLock::new(),
             #[cfg(debug_assertions)]
             fail: AtomicBool::new(false),
             wake,
@@ -87,6 +90,7 @@ impl Worker {
 
     /// Tells all connections that the server stops.
     fn drain(&self) {
+        self.draining_since.get_or_init(Instant::now);
         self.draining.store(true, Ordering::SeqCst);
         for waker in self.wakers().all.iter().flatten() {
             waker.wake_by_ref();
@@ -107,7 +111,11 @@ impl Worker {
 pub fn start(index: usize, shared: Arc<Shared>, ended: impl FnOnce(usize) + Send + 'static) -> io::Result<JoinHandle<()>> {
     let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
     thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        let watch = Watch { ended: Some(ended), index };
+        let queue = Arc::clone(&shared);
+        let watch = Watch::new(move || {
+            queue.queue.vacate(index);
+            ended(index);
+        });
         // ends before the watch tells of it, and its connections with it
         let runtime = runtime;
         runtime.block_on(run(index, shared));
@@ -116,21 +124,24 @@ pub fn start(index: usize, shared: Arc<Shared>, ended: impl FnOnce(usize) + Send
 }
 
 /// Tells of a thread that ends when it should not, also by a panic.
-struct Watch<F: FnOnce(usize)> {
-    ended: Option<F>,
-    index: usize,
-}
+pub(super) struct Watch<F: FnOnce()>(Option<F>);
 
-impl<F: FnOnce(usize)> Watch<F> {
-    fn done(mut self) {
-        self.ended = None;
+impl<F: FnOnce()> Watch<F> {
+    /// A watch that calls this unless it is done before.
+    pub(super) fn new(ended: F) -> Watch<F> {
+        Watch(Some(ended))
+    }
+
+    /// The thread ends as it should.
+    pub(super) fn done(mut self) {
+        self.0 = None;
     }
 }
 
-impl<F: FnOnce(usize)> Drop for Watch<F> {
+impl<F: FnOnce()> Drop for Watch<F> {
     fn drop(&mut self) {
-        if let Some(ended) = self.ended.take() {
-            ended(self.index);
+        if let Some(ended) = self.0.take() {
+            ended();
         }
     }
 }

@@ -223,7 +223,7 @@ fn warm(
     blocking: &Arc<Blocking>,
     cx: &mut Context,
 ) -> Poll<()> {
-    if warming.is_none() && !files::is_in_memory(file, offset + len - 1) {
+    if warming.is_none() && !files::is_in_memory(file, offset, len) {
         let (file, blocking) = (Arc::clone(file), Arc::clone(blocking));
         *warming = Some(Box::pin(async move { blocking.run(move || files::bring_into_memory(&file, offset, len)).await }));
     }

@@ -32,6 +32,8 @@ pub struct Log {
 struct Lanes {
     lanes: Box<[Mutex<Lane>]>,
     dropped: AtomicU64,
+    /// Lines that the writer has taken and not written yet.
+    held: AtomicU64,
     ending: AtomicBool,
 }
 
@@ -51,7 +53,15 @@ struct Writer {
 impl Log {
     /// A log that takes nothing.
     pub fn off() -> Log {
-        Log { lanes: Arc::new(Lanes { lanes: Box::default(), dropped: AtomicU64::new(0), ending: AtomicBool::new(false) }), writer: None }
+        Log {
+            lanes: Arc::new(Lanes {
+                lanes: Box::default(),
+                dropped: AtomicU64::new(0),
+                held: AtomicU64::new(0),
+                ending: AtomicBool::new(false),
+            }),
+            writer: None,
+        }
     }
 
     /// A log with a lane for each worker, written to `sink`.
@@ -63,6 +73,7 @@ impl Log {
         let lanes = Arc::new(Lanes {
             lanes: (0..workers).map(|_| Mutex::default()).collect(),
             dropped: AtomicU64::new(0),
+            held: AtomicU64::new(0),
             ending: AtomicBool::new(false),
         });
         let (tell, done) = mpsc::channel();
@@ -103,6 +114,7 @@ impl Log {
             writer.thread.unpark();
             let done = writer.done.lock().unwrap_or_else(PoisonError::into_inner);
             if done.recv_timeout(LAST_WRITE).is_err() {
+                self.lanes.dropped.fetch_add(self.lanes.held.load(Ordering::Relaxed), Ordering::Relaxed);
                 for index in 0..self.lanes.lanes.len() {
                     self.lanes.drop_lines(&self.lanes.lane(index).lines);
                 }
@@ -118,21 +130,30 @@ impl Lanes {
     }
 
     fn drop_lines(&self, lines: &[u8]) {
-        self.dropped.fetch_add(memchr::memchr_iter(b'\n', lines).count() as u64, Ordering::Relaxed);
+        self.dropped.fetch_add(count(lines), Ordering::Relaxed);
     }
 
     fn write_until_the_end(&self, mut sink: Box<dyn Write + Send>) {
         let mut lines = Vec::new();
+        // whether what was written last ends within a line
+        let mut is_torn = false;
         loop {
             let ending = self.ending.load(Ordering::Acquire);
             let mut idle = true;
             for index in 0..self.lanes.len() {
                 std::mem::swap(&mut self.lane(index).lines, &mut lines);
                 idle &= lines.is_empty();
+                if is_torn && !idle {
+                    lines.insert(0, b'\n');
+                }
                 let mut rest = &lines[..];
                 while !rest.is_empty() {
+                    self.held.store(count(rest), Ordering::Relaxed);
                     match sink.write(rest) {
-                        Ok(n) if n > 0 => rest = &rest[n..],
+                        Ok(n) if n > 0 => {
+                            is_torn = rest[n - 1] != b'\n';
+                            rest = &rest[n..];
+                        }
                         Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                         _ => {
                             self.drop_lines(rest);
@@ -140,6 +161,7 @@ impl Lanes {
                         }
                     }
                 }
+                self.held.store(0, Ordering::Relaxed);
                 lines.clear();
             }
             if ending {
@@ -151,6 +173,10 @@ impl Lanes {
             thread::park_timeout(GATHER);
         }
     }
+}
+
+fn count(lines: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', lines).count() as u64
 }
 
 impl Lane {

@@ -2,8 +2,13 @@
 
 pub mod log;
 
+use std::io::{self, Write};
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use crate::http::Request;
 
@@ -69,9 +74,49 @@ impl Counters {
     }
 }
 
-/// Tells the operator something, in one line on standard error. For rare events; it may wait for the terminal.
+/// Messages that may wait to be written.
+const MESSAGES: usize = 256;
+/// How long the last messages may take to be written at the end.
+const LAST_MESSAGES: Duration = Duration::from_secs(1);
+
+static MESSENGER: OnceLock<SyncSender<Message>> = OnceLock::new();
+
+enum Message {
+    Line(String),
+    /// Tell when all before it is written.
+    Flush(SyncSender<()>),
+}
+
+/// Tells the operator something, in one line on standard error. Never waits: a thread writes it, and when that is held up by a full
+/// pipe and too many wait, the message is lost.
 pub fn say(message: &str) {
-    use std::io::Write;
-    // there is nobody left to tell that this failed
-    let _ = std::io::stderr().write_all(format!("millpond: {}\n", log::printable(message)).as_bytes());
+    let line = format!("millpond: {}\n", log::printable(message));
+    // full, or no thread could be had: the server goes on without it
+    let _ = messenger().try_send(Message::Line(line));
+}
+
+/// Waits until what was said is written, as long as that does not take too long.
+pub fn finish_saying() {
+    let (tell, told) = sync_channel(1);
+    if messenger().try_send(Message::Flush(tell)).is_ok() {
+        // whether it was written or took too long
+        let _ = told.recv_timeout(LAST_MESSAGES);
+    }
+}
+
+fn messenger() -> &'static SyncSender<Message> {
+    MESSENGER.get_or_init(|| {
+        let (sender, messages) = sync_channel(MESSAGES);
+        // without the thread what is said is lost
+        let _ = thread::Builder::new().name("messages".into()).spawn(move || {
+            for message in messages {
+                match message {
+                    // there is nobody left to tell that this failed
+                    Message::Line(line) => drop(io::stderr().write_all(line.as_bytes())),
+                    Message::Flush(tell) => drop(tell.try_send(())),
+                }
+            }
+        });
+        sender
+    })
 }

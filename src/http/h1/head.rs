@@ -117,9 +117,9 @@ pub fn parse(head: &[u8], bounds: &Bounds, request: &mut Request) -> Result<(), 
     let host = host(request.version, &known, head)?;
     set_target(target, host, head, request)?;
     if request.version == Version::Http11
-        && let Some(expectation) = &known.expect
+        && let Some(is_known) = known.expect
     {
-        if !head[expectation.clone()].eq_ignore_ascii_case(b"100-continue") {
+        if !is_known {
             return Err(Refuse::new(StatusCode::EXPECTATION_FAILED, "The only expectation known here is 100-continue.").closing());
         }
         request.expects_continue = request.framing != Framing::None;
@@ -197,7 +197,8 @@ struct Known {
     content_length: Option<u64>,
     /// The elements of Transfer-Encoding: none, `chunked` alone at the end, or why not.
     transfer: Option<Result<(), Refuse>>,
-    expect: Option<Range<usize>>,
+    /// Whether it expects `100-continue` and nothing else.
+    expect: Option<bool>,
     close: bool,
     keep_alive: bool,
 }
@@ -211,7 +212,7 @@ impl Known {
             let is = |known: &crate::http::header::HeaderName| name.eq_ignore_ascii_case(known.as_str().as_bytes());
             match name.len() {
                 4 if is(&HOST) => once(&mut known.host, value_at.clone(), "The request has more than one Host field.")?,
-                6 if is(&EXPECT) => known.expect = Some(value_at.clone()),
+                6 if is(&EXPECT) => known.expect = Some(known.expect.unwrap_or(true) && value.eq_ignore_ascii_case(b"100-continue")),
                 10 if is(&CONNECTION) => {
                     for option in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
                         known.close |= option.eq_ignore_ascii_case(b"close");

@@ -586,6 +586,7 @@ pub mod tests {
             ("Host: h\r\nX(: 1", 400),
             ("Host: h\r\nExpect: 100-Continue", 200),
             ("Host: h\r\nExpect: magic", 417),
+            ("Host: h\r\nExpect: magic\r\nExpect: 100-continue", 417),
         ];
         for (fields, status) in cases {
             let fields = if fields.is_empty() { String::new() } else { format!("{fields}\r\n") };
