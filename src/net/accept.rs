@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::conn::{self, Io};
+use super::queue::FAIR;
 use super::worker::Watch;
 use super::{Accepted, Shared};
 use crate::config::limits::QUEUE_PATIENCE;
@@ -94,6 +95,7 @@ impl Acceptor {
                 () = self.turn() => {}
             }
         }
+        self.shared.queue.drain();
         // what the kernel has accepted before is served, and nothing is shed any more
         loop {
             while let Some(waited) = self.shared.queue.full_for() {
@@ -110,7 +112,8 @@ impl Acceptor {
 
     /// Waits until there are connections, and takes some in.
     async fn turn(&mut self) {
-        let Ok(mut ready) = self.listener.readable().await else { return sleep(SHORTAGE_REST).await };
+        let Some(ready) = self.readable().await else { return self.shared.queue.hurry() };
+        let Ok(mut ready) = ready else { return sleep(SHORTAGE_REST).await };
         ready.retain_ready();
         drop(ready);
         for _ in 0..BATCH {
@@ -154,6 +157,15 @@ impl Acceptor {
             }
         }
         tokio::task::yield_now().await;
+    }
+
+    /// Waits until there may be a connection; not for long while the queue has some, so that it can be looked after.
+    async fn readable(&self) -> Option<io::Result<AsyncFdReadyGuard<'_, TcpListener>>> {
+        if self.shared.queue.has_waiting() {
+            timeout(FAIR, self.listener.readable()).await.ok()
+        } else {
+            Some(self.listener.readable().await)
+        }
     }
 
     /// Waits until the full queue may have room, or until its oldest connection, which has waited this long, is no longer young.

@@ -17,7 +17,7 @@ use super::Accepted;
 const FEW: usize = 8;
 /// After this time in the queue connections go to whichever worker is there, however many it holds: a few in each such time, so
 /// that a worker that was only late still finds its share.
-const FAIR: Duration = Duration::from_millis(10);
+pub const FAIR: Duration = Duration::from_millis(10);
 /// How many that are.
 const HELP: usize = 4;
 /// After this time without coming for work a worker is not counted on.
@@ -35,6 +35,7 @@ pub struct Queue {
     /// Whether a worker found connections in the queue but all slots taken.
     slot_wanted: AtomicBool,
     waiting: Mutex<Waiting>,
+    draining: AtomicBool,
     closed: AtomicBool,
     started: Instant,
 }
@@ -82,6 +83,7 @@ impl Queue {
             room_wanted: AtomicBool::new(false),
             slot_wanted: AtomicBool::new(false),
             waiting: Mutex::default(),
+            draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             started: Instant::now(),
         }
@@ -111,6 +113,18 @@ impl Queue {
     pub fn full_for(&self) -> Option<Duration> {
         let waiting = self.waiting();
         if waiting.all.len() < self.depth { None } else { waiting.all.front().map(|oldest| oldest.at.elapsed()) }
+    }
+
+    /// Whether a connection waits.
+    pub fn has_waiting(&self) -> bool {
+        !self.waiting().all.is_empty()
+    }
+
+    /// Wakes another worker if the oldest connection was not taken in time: the one that was woken for it is busy with something.
+    pub fn hurry(&self) {
+        if self.waiting().all.front().is_some_and(|oldest| oldest.at.elapsed() >= FAIR) {
+            self.wake_one(usize::MAX);
+        }
     }
 
     /// Waits until there may be room.
@@ -218,9 +232,24 @@ impl Queue {
         Arc::clone(&self.workers[worker].wake)
     }
 
+    /// Tells the workers that the server stops: connections that rest end, and make room for those that wait.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        self.wake_all();
+    }
+
+    /// Whether the server stops.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
     /// Ends the queue: what waits is still taken, and then workers are told so.
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
         for worker in &self.workers {
             worker.wake.notify_one();
         }

@@ -166,7 +166,7 @@ async fn run(index: usize, shared: Arc<Shared>) {
         }
         #[cfg(debug_assertions)]
         assert!(!worker.fail.load(Ordering::Relaxed), "fault: the worker ends");
-        if shared.queue.is_closed() && !worker.draining.load(Ordering::Relaxed) {
+        if shared.queue.is_draining() && !worker.draining.load(Ordering::Relaxed) {
             worker.drain();
         }
     }

@@ -16,6 +16,8 @@ use super::Record;
 
 /// Bytes of lines that a worker may have waiting: about ten thousand lines.
 const LANE_BYTES: usize = 1 << 20;
+/// Bytes that a pipe takes at once or not at all (PIPE_BUF of Linux): what is counted as written is written, and no line is torn.
+const PIPE_BYTES: usize = 4096;
 /// How long lines are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(20);
 /// How long the last lines may take to be written at the end.
@@ -149,7 +151,7 @@ impl Lanes {
                 let mut rest = &lines[..];
                 while !rest.is_empty() {
                     self.held.store(count(rest), Ordering::Relaxed);
-                    match sink.write(rest) {
+                    match sink.write(whole_lines(rest)) {
                         Ok(n) if n > 0 => {
                             is_torn = rest[n - 1] != b'\n';
                             rest = &rest[n..];
@@ -173,6 +175,12 @@ impl Lanes {
             thread::park_timeout(GATHER);
         }
     }
+}
+
+/// As many whole lines as a pipe takes at once or not at all; a part of a line that is longer.
+fn whole_lines(lines: &[u8]) -> &[u8] {
+    let most = &lines[..lines.len().min(PIPE_BYTES)];
+    memchr::memrchr(b'\n', most).map_or(most, |end| &most[..=end])
 }
 
 fn count(lines: &[u8]) -> u64 {
