@@ -21,7 +21,7 @@ pub const FAIR: Duration = Duration::from_millis(10);
 /// How many that are.
 const HELP: usize = 4;
 /// After this time without coming for work a worker is not counted on.
-const ABSENT_MS: u64 = 50;
+const ABSENT_MS: u64 = 100;
 
 /// The queue, and what has to be known of the workers to share it out.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ struct Seat {
     served: AtomicUsize,
     /// Whether it waits for work.
     idle: AtomicBool,
-    /// When it last came for work, in milliseconds since the queue began.
+    /// When it last came for work or was woken for it, in milliseconds since the queue began.
     seen_ms: AtomicU64,
     wake: Arc<Notify>,
 }
@@ -141,6 +141,8 @@ impl Queue {
         if let Some(worker) = idle.min_by_key(|w| w.active.load(Ordering::Relaxed))
             && worker.active.load(Ordering::Relaxed) < below
         {
+            // from now on it has time to come
+            worker.seen_ms.store(self.ms(Instant::now()), Ordering::Relaxed);
             worker.idle.store(false, Ordering::SeqCst);
             worker.wake.notify_one();
         }

@@ -42,6 +42,8 @@ impl Scan {
     pub fn find(&mut self, bytes: &[u8], bounds: &Bounds) -> Result<Scanned, Refuse> {
         while let Some(at) = memchr::memchr(b'\n', &bytes[self.seen..]) {
             let end = self.seen + at;
+            // in the order of the bytes: what is too long is so before its line ends, however much came at once
+            self.check(&bytes[..end], bounds)?;
             if end == self.line || bytes[end - 1] != b'\r' {
                 return Err(Refuse::bad("A line of the request head ends without a carriage return."));
             }
@@ -49,9 +51,6 @@ impl Scan {
             let start = self.start();
             (self.line, self.seen) = (end + 1, end + 1);
             if !empty {
-                if end + 1 - start > bounds.head_bytes {
-                    break;
-                }
                 continue;
             }
             if start + 2 < self.line {
@@ -64,12 +63,18 @@ impl Scan {
             }
         }
         self.seen = bytes.len();
+        self.check(bytes, bounds)?;
+        Ok(Scanned::More)
+    }
+
+    /// Whether what came is within the bounds, in a head that has not ended.
+    fn check(&self, bytes: &[u8], bounds: &Bounds) -> Result<(), Refuse> {
         let head = &bytes[self.start()..];
-        if self.line == self.start() && target_in_part(head) > bounds.target_bytes {
+        let is_in_request_line = self.line == self.start() && head.len() > bounds.target_bytes;
+        if is_in_request_line && target_in_part(&head[..head.len().min(bounds.head_bytes)]) > bounds.target_bytes {
             return Err(too_long());
         }
-        check_size(head.len(), bounds)?;
-        Ok(Scanned::More)
+        check_size(head.len(), bounds)
     }
 
     /// Where the request line starts.
@@ -310,7 +315,9 @@ fn set_target(target: Range<usize>, host: Range<usize>, head: &[u8], request: &m
     let text = &head[target.clone()];
     request.authority = host;
     if request.method == Method::CONNECT {
-        let has_port = text.iter().rposition(|&b| b == b':').is_some_and(|colon| text[colon + 1..].first().is_some_and(u8::is_ascii_digit));
+        // behind the last colon of an address in brackets there is a bracket
+        let port = text.iter().rposition(|&b| b == b':').map_or(&b""[..], |colon| &text[colon + 1..]);
+        let has_port = !port.is_empty() && port.iter().all(u8::is_ascii_digit);
         return if is_authority(text) && has_port { Ok(()) } else { Err(Refuse::bad("CONNECT needs a host and a port as its target.")) };
     }
     if text == b"*" && request.method == Method::OPTIONS {
