@@ -1,0 +1,379 @@
+//! The command line and the environment: what starts, what is refused in one line, and what the start says.
+
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::client::Client;
+use crate::harness::{Builder, HELLO, Ran, Tree, set_mode, without_privilege};
+
+/// Exit code 2 and one line that holds these words.
+#[track_caller]
+fn assert_mistake(ran: &Ran, words: &[&str], name: &str) {
+    assert_eq!(ran.code, Some(2), "{name}: {ran:?}");
+    assert_eq!(ran.out, "", "{name}: nothing on standard output");
+    assert!(ran.err.starts_with("millpond: "), "{name}: {:?}", ran.err);
+    assert!(ran.err.ends_with('\n') && ran.err.lines().count() == 1, "{name}: one line: {:?}", ran.err);
+    for word in words {
+        assert!(ran.err.contains(word), "{name}: {word:?} is not in {:?}", ran.err);
+    }
+}
+
+/// A command line, with a root that is in order.
+fn run(args: &[&str]) -> Ran {
+    let tree = Tree::site();
+    Builder::new(args).tree(tree).run()
+}
+
+#[test]
+fn bad_values_are_refused_in_one_line() {
+    let rows: &[&[&str]] = &[
+        &["--port", "70000"],
+        &["--port", "-1"],
+        &["--port", "http"],
+        &["--port", ""],
+        &["--threads", "0"],
+        &["--threads", "-1"],
+        &["--threads", "many"],
+        &["--threads", "1.5"],
+        &["--queue", "0"],
+        &["--queue", "-5"],
+        &["--queue", "x"],
+        &["--connections", "0"],
+        &["--connections", "x"],
+        &["--host", "not a host"],
+        &["--host", ""],
+        &["--host", "300.1.1.1.1.1"],
+        &["--host", "[::1"],
+        &["--head-timeout", "soon"],
+        &["--head-timeout", "-1s"],
+        &["--head-timeout", "0s"],
+        &["--head-timeout", "10 parsecs"],
+        &["--head-timeout", ""],
+        &["--head-timeout", "99999999999999999999s"],
+        &["--head-timeout", "18446744073709551615h"],
+        &["--idle-timeout", "x"],
+        &["--body-rate", "fast"],
+        &["--body-rate", "-1KiB"],
+        &["--body-window", "x"],
+        &["--write-timeout", "x"],
+        &["--linger-timeout", "x"],
+        &["--shutdown-grace", "x"],
+        &["--target-limit", "x"],
+        &["--target-limit", "8XiB"],
+        &["--head-limit", "32QiB"],
+        &["--head-limit", "99999999999999999999"],
+        &["--head-limit", "18446744073709551615GiB"],
+        &["--head-limit", "-5"],
+        &["--field-limit", "x"],
+        &["--chunk-line-limit", "x"],
+        &["--trailer-limit", "x"],
+        &["--drain-limit", "x"],
+        &["--cache-size", "much"],
+        &["--blocking-threads", "0"],
+        &["--blocking-threads", "x"],
+        &["--immutable", "perhaps"],
+        &["--access-log", "/nowhere/at/all/access.log"],
+        &["--access-log", "/"],
+        &["--access-log", ""],
+    ];
+    for args in rows {
+        assert_mistake(&run(args), &[], &format!("{args:?}"));
+    }
+}
+
+#[test]
+fn bad_usage_is_refused() {
+    let rows: &[&[&str]] =
+        &[&["--frobnicate"], &["-x"], &["--port"], &["one-more-root"], &["--port", "1", "--port", "2"], &["--check=yes"], &["--threads"]];
+    for args in rows {
+        let ran = run(args);
+        assert_eq!(ran.code, Some(2), "{args:?}: {ran:?}");
+        assert!(ran.out.is_empty() && !ran.err.is_empty(), "{args:?}: {ran:?}");
+    }
+    assert!(run(&["--prot", "1"]).err.contains("--port"), "a likely meaning is offered");
+}
+
+#[test]
+fn the_environment_is_read_as_flags_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    let tree = Tree::site();
+    let root = tree.root();
+    let server = Builder::new(&[])
+        .bare()
+        .env("MILLPOND_PORT", "0")
+        .env("MILLPOND_ROOT", &root)
+        .env("MILLPOND_HOST", "127.0.0.1,127.0.0.2")
+        .env("MILLPOND_THREADS", "3")
+        .env("MILLPOND_ACCESS_LOG", &log)
+        .env("MILLPOND_TARGET_LIMIT", "64")
+        .env("MILLPOND_IMMUTABLE", "off")
+        .addresses(2)
+        .tree(tree)
+        .start();
+    let hosts: Vec<String> = server.addresses().iter().map(|address| address.ip().to_string()).collect();
+    assert_eq!(hosts, ["127.0.0.1", "127.0.0.2"]);
+    for address in server.addresses() {
+        assert_eq!(Client::connect(*address).get("/hello.txt").text(), HELLO);
+    }
+    assert_eq!(server.get(&format!("/{}", "a".repeat(64))).status, 414);
+    let closing = server.stop().assert_clean();
+    assert_eq!(closing.by_worker.len(), 3);
+    assert_eq!(std::fs::read_to_string(log).unwrap().lines().count(), 3);
+}
+
+#[test]
+fn a_flag_goes_before_the_environment() {
+    let server = Builder::new(&["--threads", "2"]).env("MILLPOND_THREADS", "5").env("MILLPOND_PORT", "1").start();
+    server.assert_well("starting");
+    assert_eq!(server.stop().assert_clean().by_worker.len(), 2);
+}
+
+#[test]
+fn bad_values_in_the_environment_are_refused() {
+    for (name, value) in [
+        ("MILLPOND_PORT", "x"),
+        ("MILLPOND_THREADS", "0"),
+        ("MILLPOND_QUEUE", "x"),
+        ("MILLPOND_HEAD_TIMEOUT", "x"),
+        ("MILLPOND_HEAD_LIMIT", "x"),
+        ("MILLPOND_HOST", "127.0.0.1,not a host"),
+        ("MILLPOND_IMMUTABLE", "perhaps"),
+        ("MILLPOND_ROOT", "/nowhere/at/all"),
+    ] {
+        let tree = Tree::site();
+        let mut builder = Builder::new(&[]).bare();
+        if name != "MILLPOND_ROOT" {
+            builder = builder.arg(tree.root());
+        }
+        assert_mistake(&builder.env(name, value).run(), &[], name);
+    }
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for args in [&["--port", &port][..], &["--check", "--port", &port]] {
+        assert_mistake(&run(args), &[&port], &format!("{args:?}"));
+    }
+    // By another Millpond, too: two do not share a port without being told to.
+    let first = Builder::new(&[]).start();
+    let port = first.address().port().to_string();
+    assert_mistake(&run(&["--port", &port]), &[&port], "by another one");
+    first.assert_well("an attempt to take its port");
+    // The second of two hosts.
+    assert_mistake(&run(&["--host", "127.0.0.2", "--host", "127.0.0.1", "--port", &port]), &[&port], "on one of two hosts");
+}
+
+#[test]
+fn roots_that_cannot_be_served() {
+    let empty = tempfile::tempdir().unwrap();
+    for check in [&[] as &[&str], &["--check"]] {
+        let name = format!("{check:?}");
+        let ran = Builder::new(check).bare().folder(empty.path()).run();
+        assert_mistake(&ran, &["resources", "millpond ."], &format!("the default root is missing {name}"));
+        let ran = Builder::new(check).bare().arg("/nowhere/at/all").run();
+        assert_mistake(&ran, &["/nowhere/at/all"], &format!("missing {name}"));
+        let tree = Tree::site();
+        let file = tree.path("hello.txt");
+        let ran = Builder::new(check).bare().arg(&file).run();
+        assert_mistake(&ran, &["hello.txt"], &format!("a file {name}"));
+        if let Some(wrapper) = without_privilege() {
+            set_mode(&tree.root(), 0o000);
+            let ran = Builder::new(check).bare().arg(tree.root()).through(&wrapper).run();
+            assert_mistake(&ran, &["www"], &format!("unreadable {name}"));
+            set_mode(&tree.root(), 0o755);
+        } else {
+            eprintln!("SKIPPED: running as root without setpriv, everything may be read");
+        }
+    }
+}
+
+#[test]
+fn check_starts_nothing() {
+    let tree = Tree::site();
+    let log = tree.outside("access.log");
+    let ran = Builder::new(&["--check", "--access-log"]).arg(&log).tree(tree).run();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(!ran.err.contains("http://"), "{ran:?}");
+    assert!(!log.exists(), "a check leaves nothing behind");
+    for args in [&["--threads", "0"][..], &["--head-limit", "x"]] {
+        assert_mistake(&run(&[&["--check"], args].concat()), &[], &format!("--check {args:?}"));
+    }
+}
+
+/// The port that was found free is free after the check, and the folder is as it was.
+#[test]
+fn check_has_no_side_effects() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let tree = Tree::site();
+    let root = tree.root();
+    let names = || std::fs::read_dir(&root).unwrap().count();
+    let before = names();
+    let ran = Builder::new(&["--check", "--port", &port.to_string()]).root(&root).run();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err());
+    TcpListener::bind(("127.0.0.1", port)).unwrap();
+    assert_eq!(names(), before);
+}
+
+#[test]
+fn help_and_version() {
+    let version = Builder::new(&["--version"]).bare().run();
+    assert_eq!((version.code, version.out.trim(), version.err.as_str()), (Some(0), concat!("millpond ", env!("CARGO_PKG_VERSION")), ""));
+    let short = Builder::new(&["-h"]).bare().run();
+    let long = Builder::new(&["--help"]).bare().run();
+    assert_eq!((short.code, long.code), (Some(0), Some(0)));
+    assert!(short.out.len() < long.out.len(), "-h is the short one");
+    for flag in ["--host", "--port", "--threads", "--check"] {
+        assert!(short.out.contains(flag), "{flag} is not in -h");
+    }
+    // Each flag, and the default that it shows.
+    let flags = [
+        ("--host", "127.0.0.1"),
+        ("--port", "8080"),
+        ("--threads", "10"),
+        ("--queue", "100"),
+        ("--connections", "16"),
+        ("--access-log", "-"),
+        ("--shutdown-grace", "10s"),
+        ("--check", ""),
+        ("--version", ""),
+        ("--head-timeout", "10s"),
+        ("--idle-timeout", "60s"),
+        ("--body-rate", "1KiB"),
+        ("--body-window", "10s"),
+        ("--write-timeout", "30s"),
+        ("--linger-timeout", "2s"),
+        ("--target-limit", "8KiB"),
+        ("--head-limit", "32KiB"),
+        ("--field-limit", "100"),
+        ("--chunk-line-limit", "256"),
+        ("--trailer-limit", "4KiB"),
+        ("--drain-limit", "64KiB"),
+        ("--cache-size", "256MiB"),
+        ("--blocking-threads", "32"),
+        ("--immutable", "on"),
+    ];
+    for (flag, default) in flags {
+        let at = long
+            .out
+            .find(&format!("{flag} "))
+            .or_else(|| long.out.find(&format!("{flag}\n")))
+            .unwrap_or_else(|| panic!("{flag} is not in --help"));
+        let rest = &long.out[at + 2..];
+        let own = &rest[..rest.find("\n      --").unwrap_or(rest.len())];
+        assert!(own.contains(default), "{flag} does not show its default {default}: {own}");
+    }
+    assert!(long.out.contains("MILLPOND_"), "the variables are told");
+    assert!(long.out.contains("resources"), "the default root is told");
+}
+
+#[test]
+fn the_start_says_where_what_and_how() {
+    let tree = Tree::site();
+    let root = tree.root();
+    let server = Builder::new(&["--threads", "7", "--queue", "123"]).tree(tree).start();
+    let all = |lines: &[String]| {
+        let text = lines.join("\n");
+        (text.contains(root.to_str().unwrap()) && text.contains('7') && text.contains("123")).then_some(())
+    };
+    assert!(server.err.wait_until(crate::harness::PATIENCE, all).is_some(), "{:#?}", server.err.all());
+    assert!(server.address().port() != 0);
+    let text = server.err.all().join("\n").to_lowercase();
+    assert!(text.contains("thread") && text.contains("queue"), "{text}");
+    assert_eq!(server.stop().assert_clean().by_worker.len(), 7);
+}
+
+#[test]
+fn hosts_to_listen_on() {
+    let server = Builder::new(&["--host", "127.0.0.1", "--host", "127.0.0.3"]).addresses(2).start();
+    for address in server.addresses() {
+        assert_eq!(Client::connect(*address).get("/hello.txt").text(), HELLO, "{address}");
+    }
+    let unheard = TcpStream::connect(("127.0.0.4", server.address().port()));
+    assert!(unheard.is_err(), "only what was named");
+
+    if TcpListener::bind("[::1]:0").is_ok() {
+        for host in ["::1", "[::1]"] {
+            let server = Builder::new(&["--host", host]).start();
+            assert!(server.address().is_ipv6(), "{host}");
+            server.assert_well(host);
+        }
+        let server = Builder::new(&["--host", "127.0.0.1", "--host", "::1"]).addresses(2).start();
+        assert_eq!(server.addresses().iter().filter(|address| address.is_ipv6()).count(), 1);
+        for address in server.addresses() {
+            assert_eq!(Client::connect(*address).get("/hello.txt").text(), HELLO, "{address}");
+        }
+    } else {
+        eprintln!("SKIPPED: no IPv6 here");
+    }
+    let server = Builder::new(&["--host", "localhost"]).start();
+    server.assert_well("localhost");
+    let server = Builder::new(&["--host", "0.0.0.0"]).start();
+    assert!(!server.address().ip().is_unspecified(), "an address that can be clicked on");
+    server.assert_well("0.0.0.0");
+}
+
+#[test]
+fn threads_may_be_left_to_the_machine() {
+    let server = Builder::new(&["--threads", "auto"]).start();
+    server.assert_well("--threads auto");
+    let cores = std::thread::available_parallelism().unwrap().get();
+    assert_eq!(server.stop().assert_clean().by_worker.len(), cores);
+}
+
+#[test]
+fn roots_of_every_kind() {
+    // A relative one.
+    let tree = Tree::site();
+    let folder = tree.outside("");
+    let server = Builder::new(&[]).tree(tree).root("www").folder(folder).start();
+    server.assert_well("a relative root");
+    // The one that is meant when none is named.
+    let tree = Tree::site();
+    std::fs::rename(tree.root(), tree.outside("resources")).unwrap();
+    let folder = tree.outside("");
+    let server = Builder::new(&["--port", "0"]).bare().folder(folder).tree(tree).start();
+    server.assert_well("the default root");
+    // The folder that one is in.
+    let tree = Tree::site();
+    let folder = tree.root();
+    let server = Builder::new(&[]).tree(tree).root(".").folder(folder).start();
+    server.assert_well("the root `.`");
+    // A name that is not UTF-8.
+    let tree = Tree::site();
+    let odd = tree.outside(std::ffi::OsStr::from_bytes(b"odd \xff name"));
+    std::fs::rename(tree.root(), &odd).unwrap();
+    let server = Builder::new(&[]).tree(tree).root(odd).start();
+    server.assert_well("a root whose name is not UTF-8");
+}
+
+#[test]
+fn durations_and_sizes_in_every_unit() {
+    for args in [
+        ["--head-timeout", "500ms"],
+        ["--head-timeout", "10s"],
+        ["--head-timeout", "2m"],
+        ["--head-timeout", "1h"],
+        ["--head-limit", "40000"],
+        ["--head-limit", "64KiB"],
+        ["--cache-size", "4MiB"],
+        ["--cache-size", "1GiB"],
+    ] {
+        let ran = run(&["--check", args[0], args[1]]);
+        assert_eq!(ran.code, Some(0), "{args:?}: {ran:?}");
+    }
+}
+
+/// Without clients it does nothing at all.
+#[test]
+fn an_idle_server_uses_no_processor() {
+    let server = Builder::new(&["--threads", "4"]).start();
+    server.assert_well("starting");
+    let before = server.cpu_ticks();
+    crate::harness::pause(500);
+    let used = server.cpu_ticks() - before;
+    assert!(used <= 3, "{used} of 50 ticks used for nothing");
+}

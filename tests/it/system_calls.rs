@@ -1,0 +1,142 @@
+//! What only the system calls show: that pipelined answers leave together, that big files leave by sendfile, and that files are opened
+//! beneath the root by the kernel, or safely without it where it cannot do that.
+//!
+//! These tests look through strace, which can also make the kernel seem older than it is. Without strace they are skipped, and say so.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::client::{find, request};
+use crate::harness::{Builder, HELLO, Server, Tree, noise, until};
+use crate::{paths, symlinks};
+
+/// A start of the program below strace (`-D`: the program stays our child). `None`: there is no strace, or it may not trace.
+fn traced(calls: &str, inject: &str, output: &Path) -> Option<Builder> {
+    static WORKS: OnceLock<bool> = OnceLock::new();
+    let works = *WORKS.get_or_init(|| {
+        let mut command = Command::new("strace");
+        command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=openat2", "-e", "inject=openat2:error=ENOSYS", "true"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+    });
+    if !works {
+        eprintln!("SKIPPED: no strace that may trace");
+        return None;
+    }
+    let trace = format!("trace={calls}");
+    let output: &OsStr = output.as_ref();
+    let mut wrapper = vec!["strace", "-D", "-f", "-q", "-s", "20", "-o", output.to_str().unwrap(), "-e", &trace];
+    if !inject.is_empty() {
+        wrapper.extend(["-e", inject]);
+    }
+    Some(Builder::new(&["--threads", "1"]).through(&wrapper))
+}
+
+/// Serves a tree below strace, speaks, ends it, and gives the lines of the trace.
+fn trace(calls: &str, tree: Tree, speak: impl FnOnce(&Server)) -> Option<Vec<String>> {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("trace");
+    let server = traced(calls, "", &output)?.tree(tree).start();
+    speak(&server);
+    server.stop().assert_clean();
+    let text = || fs::read_to_string(&output).unwrap_or_default();
+    until("the trace is written to its end", || text().contains("+++ exited with 0 +++"));
+    Some(text().lines().map(str::to_owned).collect())
+}
+
+const SENDS: &str = "sendto,sendmsg,sendmmsg,write,writev,pwritev2,sendfile,splice,openat2";
+
+fn count(lines: &[String], parts: &[&str]) -> usize {
+    lines.iter().filter(|line| parts.iter().all(|part| line.contains(part))).count()
+}
+
+#[test]
+fn pipelined_answers_leave_together() {
+    let lines = trace(SENDS, Tree::site(), |server| {
+        let mut client = server.connect();
+        client.send(request("GET", "/hello.txt", "").repeat(50));
+        for _ in 0..50 {
+            assert_eq!(client.answer().text(), HELLO);
+        }
+    });
+    let Some(lines) = lines else { return };
+    let sends = count(&lines, &["HTTP/1.1 200"]);
+    assert!((1..=5).contains(&sends), "fifty small answers left in {sends} writes: {lines:#?}");
+}
+
+#[test]
+fn small_files_leave_with_their_head_and_big_ones_by_sendfile() {
+    let tree = Tree::site();
+    tree.write("small.bin", noise(1, 16 * 1024));
+    tree.write("big.bin", noise(2, 64 * 1024 + 1));
+    for (target, sendfile) in [("/hello.txt", false), ("/small.bin", false), ("/big.bin", true)] {
+        let again = Tree::site();
+        for name in ["small.bin", "big.bin"] {
+            fs::copy(tree.path(name), again.path(name)).unwrap();
+        }
+        let mut head = 0;
+        let lines = trace(SENDS, again, |server| {
+            let mut client = server.connect();
+            client.send(request("GET", target, "Connection: close\r\n"));
+            let (bytes, _) = client.rest();
+            head = find(&bytes, b"\r\n\r\n").unwrap() + 4;
+        });
+        let Some(lines) = lines else { return };
+        assert_eq!(count(&lines, &["sendfile("]) > 0, sendfile, "{target}: {lines:#?}");
+        assert_eq!(count(&lines, &["HTTP/1.1 200"]), 1, "{target}: one head, sent once: {lines:#?}");
+        let line = lines.iter().find(|line| line.contains("HTTP/1.1 200")).unwrap();
+        let sent: usize = line.rsplit(" = ").next().unwrap().parse().unwrap();
+        assert!(sendfile || sent > head, "{target}: the body leaves with the head of {head} bytes: {line}");
+    }
+}
+
+#[test]
+fn files_are_opened_beneath_the_root_by_the_kernel() {
+    let lines = trace("open,openat,openat2", Tree::site(), |server| {
+        assert_eq!(server.get("/sub/deep/leaf.txt").status, 200);
+        assert_eq!(server.get("/nowhere").status, 404);
+    });
+    let Some(lines) = lines else { return };
+    let named: Vec<&String> = lines.iter().filter(|line| line.contains("leaf.txt") || line.contains("nowhere")).collect();
+    assert!(!named.is_empty(), "{lines:#?}");
+    for line in named {
+        assert!(line.contains("openat2(") && line.contains("RESOLVE_BENEATH"), "{line}");
+    }
+}
+
+/// Kernels and sandboxes without openat2: everything holds that holds with it.
+#[test]
+fn without_openat2_the_same_rules_hold() {
+    for error in ["ENOSYS", "EPERM"] {
+        let inject = format!("inject=openat2:error={error}");
+        let start = |tree: Tree| traced("openat2", &inject, Path::new("/dev/null")).unwrap().tree(tree).start();
+        if traced("openat2", &inject, Path::new("/dev/null")).is_none() {
+            return;
+        }
+        let server = start(Tree::site());
+        server.assert_well(error);
+        paths::refuse_hostile_paths(&server);
+        drop(server);
+        symlinks::follow_links_inside(start);
+        symlinks::refuse_links_outside(start);
+        symlinks::exchange_links(500, start);
+    }
+}
+
+/// EAGAIN says that something was renamed meanwhile: the kernel is asked again.
+#[test]
+fn an_open_that_was_disturbed_is_tried_again() {
+    let Some(builder) = traced("openat2", "inject=openat2:error=EAGAIN:when=1+2", Path::new("/dev/null")) else { return };
+    let tree = Tree::site();
+    for number in 0..50 {
+        tree.write(format!("n/{number}.txt"), number.to_string());
+    }
+    let server = builder.tree(tree).start();
+    for number in 0..50 {
+        let answer = server.get(&format!("/n/{number}.txt"));
+        assert_eq!((answer.status, answer.text()), (200, number.to_string()), "file {number}");
+    }
+    assert_eq!(server.get("/nowhere").status, 404);
+}
