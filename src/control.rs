@@ -20,6 +20,7 @@ use crate::config::Error;
 use crate::config::plan::Plan;
 use crate::config::units::AccessLog;
 use crate::files::blocking::Blocking;
+use crate::files::upload;
 use crate::net::queue::Queue;
 use crate::net::{Shared, accept, worker};
 use crate::observe::log::{self, Log};
@@ -72,6 +73,8 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
     let failed = |what: &'static str| move |e: io::Error| Error(format!("{what}: {e}"));
     let listeners = bind(plan, true)?;
     let blocking = Arc::new(Blocking::new(plan.limits.blocking_threads).map_err(failed("no blocking pool"))?);
+    let (plan, uploads_off) = make_uploads(plan.clone())?;
+    let plan = &plan;
     let site = Site::open(plan, &blocking, Instant::now()).map_err(failed("can not open the folder"))?;
     let log = match open_log(plan, true)? {
         Some(sink) => Log::start(plan.threads, sink).map_err(failed("no thread for the log"))?,
@@ -102,13 +105,25 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
         let _ = tell_of_acceptor.send(Event::AcceptorEnded);
     };
     let acceptor = accept::start(listeners, Arc::clone(&shared), stopped, acceptor_ended).map_err(failed("no thread for the acceptor"))?;
-    greet(plan, &addresses);
+    greet(plan, &addresses, uploads_off.as_deref());
     let signal = serve(&mut workers, &shared, &tell, &events);
     // the acceptor is still there, so this is heard
     let _ = stop.send(true);
     let by_force = end(plan, acceptor, workers, signal, &tell, &events);
     farewell(&shared);
     Ok(by_force.map_or(0, |signal| EXIT_BY_SIGNAL + signal))
+}
+
+/// Makes the folder of uploads. Where nobody asked for uploads and it can not be made, there are none; then why not is returned.
+fn make_uploads(mut plan: Plan) -> Result<(Plan, Option<String>), Error> {
+    let Some(uploads) = &plan.uploads else { return Ok((plan, None)) };
+    let Err(e) = upload::make_folder(&uploads.folder) else { return Ok((plan, None)) };
+    let why = format!("{:?} can not be made ({e})", uploads.folder);
+    if !uploads.by_default {
+        return Err(Error(format!("the folder of uploads {why}; name another one with --uploads, or --uploads off")));
+    }
+    plan.uploads = None;
+    Ok((plan, Some(why)))
 }
 
 /// Binds a listener to each address, and has it listen or not.
@@ -269,10 +284,16 @@ fn end(
 }
 
 /// Says where and what is served.
-fn greet(plan: &Plan, addresses: &[SocketAddr]) {
+fn greet(plan: &Plan, addresses: &[SocketAddr], uploads_off: Option<&str>) {
     let mut text = format!("millpond {} serves {}\n", env!("CARGO_PKG_VERSION"), log::printable(&plan.root.to_string_lossy()));
     for address in addresses.iter().flat_map(|a| reachable(*a)) {
         text.push_str(&format!("  http://{address}/\n"));
+    }
+    if let Some(uploads) = &plan.uploads {
+        text.push_str(&format!("uploads go to {}\n", log::printable(&uploads.folder.to_string_lossy())));
+    }
+    if let Some(why) = uploads_off {
+        text.push_str(&format!("uploads are off: {}\n", log::printable(why)));
     }
     let threads = if plan.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", plan.threads) };
     text.push_str(&format!("{threads}, a queue of {}, up to {} connections at once; Ctrl-C ends it\n", plan.queue, plan.connections));

@@ -8,36 +8,54 @@ use std::time::Instant;
 
 use crate::config::plan::Plan;
 use crate::files::blocking::Blocking;
-use crate::files::{Files, Served};
+use crate::files::upload::{self, Uploads};
+use crate::files::{Files, Policy, Served};
 use crate::http::Request;
+use crate::http::body::Inbound;
+use crate::http::path::CleanPath;
 
 /// All that is served.
 #[derive(Debug)]
 pub struct Site {
-    handler: Handler,
+    files: Files,
+    uploads: Option<Uploads>,
 }
 
 /// Something that answers requests.
-#[derive(Debug)]
-enum Handler {
-    /// The files below a root.
-    Files(Files),
+enum Handler<'a> {
+    /// The files below the root.
+    Files(&'a Files),
+    /// Uploads, at a path below their address.
+    Uploads(&'a Uploads, CleanPath),
 }
 
 impl Site {
-    /// Opens what the plan names.
+    /// Opens what the plan names; the folder of uploads has to be there.
     ///
     /// # Errors
     ///
     /// Something can not be opened.
     pub fn open(plan: &Plan, blocking: &Arc<Blocking>, started: Instant) -> io::Result<Site> {
-        Ok(Site { handler: Handler::Files(Files::open(&plan.root, plan, Arc::clone(blocking), started)?) })
+        let policy = Policy::Site { immutable: plan.immutable };
+        let files = Files::open(&plan.root, plan, policy, Arc::clone(blocking), started)?;
+        let uploads = plan.uploads.as_ref().map(|rules| Uploads::open(rules, plan, blocking, started)).transpose()?;
+        Ok(Site { files, uploads })
     }
 
     /// Answers a request.
-    pub fn serve<'a>(&'a self, request: &'a Request, now: Instant) -> Served<'a> {
-        match &self.handler {
+    pub fn serve<'a>(&'a self, request: &'a Request, inbound: &Inbound, now: Instant) -> Served<'a> {
+        match self.handler(request) {
             Handler::Files(files) => files.serve(request, now),
+            Handler::Uploads(uploads, path) => uploads.serve(request, path, inbound.clone(), now),
         }
+    }
+
+    fn handler(&self, request: &Request) -> Handler<'_> {
+        if let Some(uploads) = &self.uploads
+            && let Some(path) = request.path.below(upload::SEGMENT)
+        {
+            return Handler::Uploads(uploads, path);
+        }
+        Handler::Files(&self.files)
     }
 }

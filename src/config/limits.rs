@@ -73,6 +73,14 @@ pub struct Limits {
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = units::size, env = "MILLPOND_DRAIN_LIMIT", help_heading = "Bounds")]
     pub drain_limit: u64,
 
+    /// Largest upload: the body of one request; a larger one gets 413
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = units::size, env = "MILLPOND_UPLOAD_LIMIT", help_heading = "Uploads")]
+    pub upload_limit: u64,
+
+    /// All that the folder of uploads may hold; beyond, uploads get 507 [default: what the disk holds]
+    #[arg(long, value_name = "SIZE", value_parser = units::size, env = "MILLPOND_UPLOAD_QUOTA", help_heading = "Uploads")]
+    pub upload_quota: Option<u64>,
+
     /// Memory for files that are kept ready; 0 keeps none
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = units::size, env = "MILLPOND_CACHE_SIZE", help_heading = "Bounds")]
     pub cache_size: u64,

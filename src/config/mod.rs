@@ -9,10 +9,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use limits::Limits;
-use units::{AccessLog, Switch, Threads};
+use units::{AccessLog, Account, Switch, Threads, UploadsTo};
 
 /// The folder that is served when none is named.
 pub const DEFAULT_ROOT: &str = "resources";
+
+/// The folder below the root that uploads go to when none is named.
+pub const DEFAULT_UPLOADS: &str = "uploads";
 
 /// What the user wrote, in flags and in the environment: each value is well-formed by itself, and nothing more is known of it.
 #[derive(Clone, Debug, clap::Args)]
@@ -68,6 +71,25 @@ pub struct File {
     /// Let scripts, styles, fonts and images with a content hash in their name (app.3f9c2b1a.js) be cached for a year
     #[arg(long, value_name = "on|off", default_value = "on", env = "MILLPOND_IMMUTABLE", help_heading = "Files")]
     pub immutable: Switch,
+
+    /// Where uploads go, or `off` [default: uploads/ below ROOT, if only this machine can reach the server]
+    ///
+    /// What is posted to /uploads/ is stored there; the folder is made if it is not there. On other addresses than those of this
+    /// machine uploads are off unless this is given.
+    #[arg(long, value_name = "DIR|off", env = "MILLPOND_UPLOADS", help_heading = "Uploads")]
+    pub uploads: Option<UploadsTo>,
+
+    /// Uploads can be made, but neither read nor listed
+    #[arg(long, env = "MILLPOND_UPLOADS_WRITE_ONLY", help_heading = "Uploads")]
+    pub uploads_write_only: bool,
+
+    /// Who may upload: a name and an argon2 or bcrypt hash of a password; may be given several times. Reading stays open
+    #[arg(long, value_name = "USER:HASH", env = "MILLPOND_UPLOAD_AUTH", value_delimiter = ' ', help_heading = "Uploads")]
+    pub upload_auth: Vec<Account>,
+
+    /// A name by which this machine may be addressed in uploads, beside its own; may be given several times
+    #[arg(long, value_name = "NAME", env = "MILLPOND_ALLOW_HOST", value_delimiter = ',', help_heading = "Uploads")]
+    pub allow_host: Vec<String>,
 
     #[command(flatten)]
     #[allow(missing_docs)]

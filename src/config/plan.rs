@@ -3,12 +3,12 @@
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::limits::{self, Limits};
-use super::units::{AccessLog, Threads};
-use super::{DEFAULT_ROOT, Error, File};
+use super::units::{AccessLog, Account, Threads, UploadsTo};
+use super::{DEFAULT_ROOT, DEFAULT_UPLOADS, Error, File};
 
 /// All that the server needs to know to start.
 #[derive(Clone, Debug)]
@@ -33,8 +33,27 @@ pub struct Plan {
     pub lingering: usize,
     /// Open files that the cache may hold.
     pub cached_descriptors: usize,
+    /// What uploads there may be, if any.
+    pub uploads: Option<Uploads>,
     /// The bounds and deadlines.
     pub limits: Limits,
+}
+
+/// What uploads there may be.
+#[derive(Clone, Debug)]
+pub struct Uploads {
+    /// The folder they go to: absolute. It may not be there yet.
+    pub folder: PathBuf,
+    /// Whether nobody asked for them: they are on because only this machine can reach the server.
+    pub by_default: bool,
+    /// Whether only this machine can reach the server: then it has to be addressed by one of its own names.
+    pub local: bool,
+    /// Further names by which it may be addressed.
+    pub hosts: Vec<String>,
+    /// Whether they can be made but not read.
+    pub write_only: bool,
+    /// Who may make them; everybody if there is nobody here.
+    pub accounts: Vec<Account>,
 }
 
 impl Plan {
@@ -61,8 +80,11 @@ impl Plan {
             let advice = format!("raise the limit to more than {reserved} (ulimit -n), or lower --threads");
             return Err(Error(format!("{descriptors} file descriptors are too few for {threads} threads: {advice}")));
         };
+        let root = folder(&file.root)?;
+        let local = listen.iter().all(|address| address.ip().is_loopback());
         Ok(Plan {
-            root: folder(&file.root)?,
+            uploads: uploads(&file, &root, local)?,
+            root,
             listen,
             threads,
             queue: file.queue,
@@ -76,6 +98,18 @@ impl Plan {
             limits: file.limits,
         })
     }
+}
+
+/// Uploads are on if they were asked for, or if only this machine can reach the server.
+fn uploads(file: &File, root: &Path, local: bool) -> Result<Option<Uploads>, Error> {
+    let (folder, by_default) = match &file.uploads {
+        Some(UploadsTo::Folder(folder)) => (folder.clone(), false),
+        None if local => (root.join(DEFAULT_UPLOADS), true),
+        Some(UploadsTo::Off) | None => return Ok(None),
+    };
+    let folder = std::path::absolute(&folder).map_err(|e| Error(format!("can not tell where {folder:?} is: {e}")))?;
+    let (hosts, accounts) = (file.allow_host.clone(), file.upload_auth.clone());
+    Ok(Some(Uploads { folder, by_default, local, hosts, write_only: file.uploads_write_only, accounts }))
 }
 
 /// The addresses of a host: an IP address, with or without brackets, or a name.

@@ -118,6 +118,51 @@ impl FromStr for AccessLog {
     }
 }
 
+/// Where uploads go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UploadsTo {
+    /// Into this folder.
+    Folder(PathBuf),
+    /// Nowhere: there are none.
+    Off,
+}
+
+impl FromStr for UploadsTo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<UploadsTo, String> {
+        match text {
+            "off" => Ok(UploadsTo::Off),
+            "" => Err("expected a folder, or off".into()),
+            folder => Ok(UploadsTo::Folder(folder.into())),
+        }
+    }
+}
+
+/// Someone with a password, of which a hash is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The name.
+    pub user: String,
+    /// The hash, in the form of argon2 (`$argon2id$..`) or bcrypt (`$2b$..`).
+    pub hash: String,
+}
+
+impl FromStr for Account {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Account, String> {
+        let (user, hash) = text.split_once(':').ok_or("expected a name, a colon, and a hash")?;
+        if user.is_empty() {
+            return Err("the name in front of the colon is empty".into());
+        }
+        if !["$argon2", "$2a$", "$2b$", "$2x$", "$2y$"].iter().any(|form| hash.starts_with(form)) {
+            return Err("expected a hash of argon2 ($argon2id$..) or bcrypt ($2b$..) behind the colon".into());
+        }
+        Ok(Account { user: user.into(), hash: hash.into() })
+    }
+}
+
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Switch(pub bool);

@@ -30,12 +30,15 @@ impl Blocking {
             .map(|r| Blocking(Some(r)))
     }
 
-    /// Runs `work` on the pool. A panic in it is passed on.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    /// Runs `work` on the pool; it begins at once. A panic in it is passed on to who waits for it.
+    pub fn run<T: Send + 'static, F: FnOnce() -> T + Send + 'static>(&self, work: F) -> impl Future<Output = T> + Send + use<T, F> {
         let Some(runtime) = &self.0 else { unreachable!("the pool is there until it is dropped") };
-        match runtime.spawn_blocking(work).await {
-            Ok(done) => done,
-            Err(e) => std::panic::resume_unwind(e.try_into_panic().unwrap_or_else(|_| Box::new("the blocking pool has ended"))),
+        let working = runtime.spawn_blocking(work);
+        async move {
+            match working.await {
+                Ok(done) => done,
+                Err(e) => std::panic::resume_unwind(e.try_into_panic().unwrap_or_else(|_| Box::new("the blocking pool has ended"))),
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::DefaultLifecycle;
 
+use super::Policy;
 use super::root::Stamp;
 use crate::http::conditional::Validators;
 use crate::http::fields::Fields;
@@ -106,7 +107,7 @@ impl Content {
 
 impl Ready {
     /// Renders what there is to say about a file of this name and state.
-    pub fn new(name: &[u8], stamp: Stamp, content: Content, immutable: bool) -> Ready {
+    pub fn new(name: &[u8], stamp: Stamp, content: Content, policy: Policy) -> Ready {
         let etag = format!("\"{:016x}\"", fingerprint(&stamp));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // never later than Date (RFC 9110 section 8.8.2.1)
@@ -114,17 +115,27 @@ impl Ready {
         let changed = Duration::new(u64::try_from(stamp.changed.0).unwrap_or(0), u32::try_from(stamp.changed.1).unwrap_or(0));
         let is_racy = now.saturating_sub(changed) < RACY;
         let modified = date::format(modified_s);
-        let cache_control = if immutable && mime::is_immutable(name) { "public, max-age=31536000, immutable" } else { "no-cache" };
+        let content_type = mime::content_type(name);
+        let cache_control = match policy {
+            Policy::Site { immutable: true } if mime::is_immutable(name) => "public, max-age=31536000, immutable",
+            Policy::Site { .. } => "no-cache",
+            Policy::Uploads => "no-store",
+        };
         let unchanged = Fields::default()
             .with(&header::LAST_MODIFIED, &modified)
             .with(&header::ETAG, &etag)
             .with(&header::CACHE_CONTROL, cache_control)
             .with(&header::X_CONTENT_TYPE_OPTIONS, "nosniff")
             .into_shared();
-        let fields = Fields::shared(unchanged.clone())
-            .with(&header::CONTENT_TYPE, mime::content_type(name))
-            .with(&header::ACCEPT_RANGES, "bytes")
-            .into_shared();
+        let mut fields = Fields::shared(unchanged.clone()).with(&header::CONTENT_TYPE, &content_type).with(&header::ACCEPT_RANGES, "bytes");
+        if policy == Policy::Uploads {
+            // whatever it is, it can not act in the name of this site
+            fields.push(&header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'");
+            if !mime::is_plain(&content_type) {
+                fields.push(&header::CONTENT_DISPOSITION, "attachment");
+            }
+        }
+        let fields = fields.into_shared();
         Ready { stamp, fields, unchanged, content, is_racy, etag, modified_s }
     }
 
@@ -193,6 +204,13 @@ impl Cache {
         Some((entry, believed))
     }
 
+    /// Forgets the entry of a path.
+    pub fn remove(&self, path: &[u8]) {
+        if let Some(cache) = &self.0 {
+            cache.remove(path);
+        }
+    }
+
     /// Keeps an entry.
     pub fn put(&self, path: &[u8], entry: &Arc<Entry>) {
         if let Some(cache) = &self.0 {
@@ -208,7 +226,7 @@ mod tests {
     const STAMP: Stamp = Stamp { id: (1, 2), len: 3, modified: (784_111_777, 5), changed: (6, 7) };
 
     fn file(content: Content) -> Arc<Entry> {
-        Arc::new(Entry::new(Kind::File(Ready::new(b"a.txt", STAMP, content, true)), 0))
+        Arc::new(Entry::new(Kind::File(Ready::new(b"a.txt", STAMP, content, Policy::Uploads)), 0))
     }
 
     #[test]

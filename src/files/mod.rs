@@ -6,6 +6,7 @@
 pub mod blocking;
 pub mod cache;
 pub mod root;
+pub mod upload;
 
 use std::future::Future;
 use std::io::{self, IoSliceMut};
@@ -47,8 +48,20 @@ pub enum Served<'a> {
     Later(Pin<Box<dyn Future<Output = Response> + Send + 'a>>),
 }
 
+/// What kind of files a root holds, as far as it changes how they are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// A site: folders have an index. Names with a content hash may be cached for good, if so.
+    Site {
+        /// Whether they may.
+        immutable: bool,
+    },
+    /// What others have uploaded: single files, never a part of the site, and never trusted by it.
+    Uploads,
+}
+
 /// The files of one root.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Files {
     store: Arc<Store>,
     blocking: Arc<Blocking>,
@@ -60,7 +73,7 @@ pub struct Files {
 struct Store {
     root: Root,
     cache: Cache,
-    immutable: bool,
+    policy: Policy,
 }
 
 impl Files {
@@ -69,9 +82,9 @@ impl Files {
     /// # Errors
     ///
     /// It can not be opened.
-    pub fn open(path: &Path, plan: &Plan, blocking: Arc<Blocking>, started: Instant) -> io::Result<Files> {
+    pub fn open(path: &Path, plan: &Plan, policy: Policy, blocking: Arc<Blocking>, started: Instant) -> io::Result<Files> {
         let cache = Cache::new(plan.limits.cache_size, plan.cached_descriptors);
-        let store = Store { root: Root::open(path)?, cache, immutable: plan.immutable };
+        let store = Store { root: Root::open(path)?, cache, policy };
         Ok(Files { store: Arc::new(store), blocking, started })
     }
 
@@ -80,19 +93,40 @@ impl Files {
         if !matches!(request.method, Method::GET | Method::HEAD) {
             return Served::Ready(refused(Refuse::method(METHODS), request));
         }
-        if is_hidden(&request.path) {
+        self.serve_path(&request.path, request, now)
+    }
+
+    /// Forgets what is remembered of a path.
+    pub fn forget(&self, path: &[u8]) {
+        self.store.cache.remove(path);
+    }
+
+    /// Tells what is at a path.
+    ///
+    /// # Errors
+    ///
+    /// As for `Root::look`.
+    pub fn look(&self, path: &[u8], how: How) -> Result<Found, NoAnswer> {
+        self.store.root.look(path, how)
+    }
+
+    /// Answers GET and HEAD for a path that is not the request's own.
+    pub fn serve_path<'a>(&'a self, path: &CleanPath, request: &'a Request, now: Instant) -> Served<'a> {
+        if is_hidden(path) {
             return Served::Ready(refused(Refuse::not_found(), request));
         }
         let now_ms = now.saturating_duration_since(self.started).as_millis() as u64;
-        match self.store.find(&request.path, now_ms, How::Cached) {
+        match self.store.find(path, now_ms, How::Cached) {
             Ok(entry) => Served::Ready(answer(&entry, request)),
-            Err(NoAnswer::Cold) => Served::Later(Box::pin(async move {
-                let (store, path) = (Arc::clone(&self.store), request.path.clone());
-                match self.blocking.run(move || store.find(&path, now_ms, How::Any)).await {
-                    Ok(entry) => answer(&entry, request),
-                    Err(e) => refused(failure(e), request),
-                }
-            })),
+            Err(NoAnswer::Cold) => {
+                let (store, path) = (Arc::clone(&self.store), path.clone());
+                Served::Later(Box::pin(async move {
+                    match self.blocking.run(move || store.find(&path, now_ms, How::Any)).await {
+                        Ok(entry) => answer(&entry, request),
+                        Err(e) => refused(failure(e), request),
+                    }
+                }))
+            }
             Err(e) => Served::Ready(refused(failure(e), request)),
         }
     }
@@ -107,7 +141,8 @@ impl Store {
             None => None,
         };
         let indexed;
-        let (at, name) = if path.is_folder() {
+        let has_index = self.policy != Policy::Uploads;
+        let (at, name) = if path.is_folder() && has_index {
             indexed = [path.as_bytes(), INDEX].concat();
             (&indexed[..], INDEX)
         } else {
@@ -123,7 +158,7 @@ impl Store {
         }
         let kind = match self.root.open_file(at, how)? {
             Ok((file, stamp)) => Kind::File(self.make_ready(file, stamp, name, how)?),
-            Err(Found::Folder) if !path.is_folder() => Kind::Folder,
+            Err(Found::Folder) if !path.is_folder() && has_index => Kind::Folder,
             Err(Found::Denied) => Kind::Denied,
             Err(_) => Kind::Nothing,
         };
@@ -143,11 +178,11 @@ impl Store {
             // the bytes are those of this state only if the file had it before and after they were read
             let after = root::stamp_of(&file).map_err(NoAnswer::Failed)?;
             if after == stamp && bytes.len() as u64 == stamp.len {
-                return Ok(Ready::new(name, stamp, Content::Mem(bytes.into()), self.immutable));
+                return Ok(Ready::new(name, stamp, Content::Mem(bytes.into()), self.policy));
             }
             stamp = after;
         }
-        Ok(Ready::new(name, stamp, Content::Open(Arc::new(file)), self.immutable))
+        Ok(Ready::new(name, stamp, Content::Open(Arc::new(file)), self.policy))
     }
 }
 

@@ -12,6 +12,16 @@ pub fn prefers_json<'a>(accept: impl Iterator<Item = &'a [u8]>) -> bool {
     problem.quality.max(json.quality) > html.quality
 }
 
+/// Whether the client is a browser that shows pages: it names `text/html`, and no JSON type above it.
+pub fn asks_for_page<'a>(accept: impl Iterator<Item = &'a [u8]>) -> bool {
+    let (mut json, mut html) = (Best::default(), Best::default());
+    for element in accept.flat_map(|value| value.split(|&b| b == b',')) {
+        json.consider(element, "application/json", false);
+        html.consider(element, "text/html", false);
+    }
+    html.quality > json.quality
+}
+
 /// The most specific media range so far that matches a type: it decides about the type's quality, in thousandths.
 #[derive(Default)]
 struct Best {

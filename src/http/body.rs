@@ -2,12 +2,13 @@
 
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::Framing;
 use super::refuse::Refuse;
 
 /// A piece of a response body.
@@ -95,8 +96,8 @@ impl<T: Into<Bytes>> From<T> for Body {
 /// The request body as a handler sees it: it asks for the next piece and waits. Nothing is read from the client before it asks.
 ///
 /// Handler and driver run in one task: the driver polls the handler, and after it has put a piece here it polls it again.
-#[derive(Clone, Debug, Default)]
-pub struct Inbound(Arc<Mutex<Slot>>);
+#[derive(Clone, Debug)]
+pub struct Inbound(Option<Arc<Mutex<Slot>>>);
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -105,6 +106,11 @@ struct Slot {
 }
 
 impl Inbound {
+    /// The body of a request; without a body nothing is allocated.
+    pub fn new(framing: Framing) -> Inbound {
+        Inbound((framing != Framing::None).then(Arc::default))
+    }
+
     /// The next piece; `None` at the end of the body.
     ///
     /// # Errors
@@ -112,7 +118,7 @@ impl Inbound {
     /// What is wrong with the body; it is the answer to give.
     pub async fn next(&self) -> Result<Option<Bytes>, Refuse> {
         poll_fn(|_| {
-            let mut slot = self.slot();
+            let Some(mut slot) = self.slot() else { return Poll::Ready(Ok(None)) };
             match slot.piece.take() {
                 Some(piece) => Poll::Ready(piece),
                 None => {
@@ -126,15 +132,17 @@ impl Inbound {
 
     /// For the driver: whether the handler waits for a piece.
     pub fn is_wanted(&self) -> bool {
-        self.slot().wanted
+        self.slot().is_some_and(|slot| slot.wanted)
     }
 
     /// For the driver: the piece that the handler waits for.
     pub fn put(&self, piece: Result<Option<Bytes>, Refuse>) {
-        *self.slot() = Slot { wanted: false, piece: Some(piece) };
+        if let Some(mut slot) = self.slot() {
+            *slot = Slot { wanted: false, piece: Some(piece) };
+        }
     }
 
-    fn slot(&self) -> std::sync::MutexGuard<'_, Slot> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slot(&self) -> Option<MutexGuard<'_, Slot>> {
+        self.0.as_ref().map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

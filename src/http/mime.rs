@@ -9,6 +9,12 @@ pub fn content_type(name: &[u8]) -> String {
     if guess.starts_with("text/") { format!("{guess}; charset=utf-8") } else { guess.to_owned() }
 }
 
+/// Whether a browser can show a file of this type without it being able to do anything: pictures, sound, film, plain text.
+pub fn is_plain(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default();
+    essence == "text/plain" || ["image/", "audio/", "video/"].iter().any(|kind| essence.starts_with(kind)) && essence != "image/svg+xml"
+}
+
 /// Whether bytes of this name never change: a script, style, font or image with a content hash in its name (`app.3f9c2b1a.js`).
 ///
 /// A hash is a part of the name, between dots, dashes and underscores, of at least 8 letters and digits, with one of each. The

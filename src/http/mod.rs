@@ -7,9 +7,11 @@ pub mod accept;
 pub mod body;
 pub mod conditional;
 pub mod date;
+pub mod disposition;
 pub mod fields;
 pub mod h1;
 pub mod mime;
+pub mod origin;
 pub mod path;
 pub mod range;
 pub mod refuse;
@@ -121,6 +123,11 @@ impl Request {
             .iter()
             .filter(move |(n, _)| n.len() == name.len() && self.head[n.clone()].eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, v)| &self.head[v.clone()])
+    }
+
+    /// The names of all fields, as they were sent.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.fields.iter().map(|(name, _)| &self.head[name.clone()])
     }
 
     /// Bytes that its buffer for a head has room for.

@@ -67,6 +67,15 @@ impl CleanPath {
         self.segments().last().unwrap_or_default()
     }
 
+    /// The rest of the path below its first segment, if that is this one.
+    pub fn below(&self, first: &[u8]) -> Option<CleanPath> {
+        let rest = self.0.strip_prefix(first)?;
+        if rest.is_empty() {
+            return Some(CleanPath::default());
+        }
+        Some(CleanPath(rest.strip_prefix(b"/")?.to_vec()))
+    }
+
     /// Forgets the path; the buffer keeps its room.
     pub fn clear(&mut self) {
         self.0.clear();
@@ -92,6 +101,24 @@ pub fn encode(bytes: &[u8], also: &[u8], out: &mut String) {
             out.extend(['%', char::from(HEX[usize::from(b >> 4)]), char::from(HEX[usize::from(b & 15)])]);
         }
     }
+}
+
+/// Decodes the percent escapes of a value from a query; what is no escape stays.
+pub fn decode_value(raw: &[u8]) -> Vec<u8> {
+    let hex = |at: usize| raw.get(at).and_then(|&b| char::from(b).to_digit(16));
+    let (mut out, mut at) = (Vec::with_capacity(raw.len()), 0);
+    while at < raw.len() {
+        match (raw[at], hex(at + 1), hex(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                at += 2;
+            }
+            (b'+', ..) => out.push(b' '),
+            (byte, ..) => out.push(byte),
+        }
+        at += 1;
+    }
+    out
 }
 
 /// Decodes one segment.
@@ -173,6 +200,22 @@ mod tests {
         ];
         for (raw, expected) in cases {
             assert_eq!(clean(raw.as_bytes()).as_deref(), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn below_a_first_segment() {
+        for (raw, expected) in [
+            ("/uploads", Some("")),
+            ("/uploads/", Some("")),
+            ("/uploads/a/b", Some("a/b")),
+            ("/uploads2", None),
+            ("/", None),
+            ("/a/uploads", None),
+        ] {
+            let mut path = CleanPath::default();
+            path.set(raw.as_bytes()).unwrap();
+            assert_eq!(path.below(b"uploads").as_ref().map(CleanPath::as_bytes), expected.map(str::as_bytes), "{raw}");
         }
     }
 

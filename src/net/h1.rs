@@ -186,8 +186,7 @@ impl Driver<'_> {
 
     /// Has the open request answered.
     async fn answer(&mut self) -> Result<(), End> {
-        #[cfg(debug_assertions)]
-        let inbound = Inbound::default();
+        let inbound = Inbound::new(self.request.framing);
         #[cfg(debug_assertions)]
         let fault = super::fault::asked(&self.request);
         let Driver { link, conn, input, out, request, now, .. } = &mut *self;
@@ -199,7 +198,7 @@ impl Driver<'_> {
             {
                 return served;
             }
-            shared.site.serve(request, now.at)
+            shared.site.serve(request, &inbound, now.at)
         };
         let response = match guarded(serve) {
             Some(Served::Ready(response)) => response,
@@ -208,8 +207,6 @@ impl Driver<'_> {
                 if !out.is_empty() {
                     send(out, link).await?;
                 }
-                #[cfg(not(debug_assertions))]
-                let inbound = Inbound::default();
                 let mut body = BodyIn { link, conn, input, out, inbound: &inbound };
                 let answered = poll_fn(|cx| {
                     loop {

@@ -1,0 +1,768 @@
+//! Uploads: what is posted becomes a file, whole or not at all.
+//!
+//! A file is written without a name (O_TMPFILE), or under a hidden, locked one where the file system has no such thing. Then it is
+//! brought to the disk, linked under its name, never over another file, and the folder is brought to the disk: only then is the
+//! request answered with 201. What fails before leaves nothing behind; what a killed process left goes at the next start.
+
+use std::error::Error as StdError;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use argon2::{Argon2, PasswordVerifier};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+
+use super::blocking::Blocking;
+use super::root::{Found, How};
+use super::{Files, Policy, Served};
+use crate::config::plan::{Plan, Uploads as Rules};
+use crate::http::body::Inbound;
+use crate::http::fields::Fields;
+use crate::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use crate::http::path::{self, CleanPath};
+use crate::http::refuse::Refuse;
+use crate::http::{Framing, Method, Request, Response, StatusCode, accept, disposition, origin};
+use crate::observe;
+
+/// The first segment of the address of uploads.
+pub const SEGMENT: &[u8] = b"uploads";
+/// The methods of that address.
+const METHODS: &str = "GET, HEAD, POST";
+/// Parts of a form: more than anybody chooses by hand.
+const PARTS: usize = 1000;
+/// Bytes of the head of a part: a long name fits many times.
+const PART_HEAD_BYTES: u64 = 16 << 10;
+/// Bytes that are gathered before they are written; two such buffers are all that an upload holds, beside what is being read.
+const BUFFER_BYTES: usize = 96 << 10;
+/// Names that are tried before an upload is given up.
+const NAMES: u32 = 10_000;
+/// Permissions of what is stored.
+const MODE: Mode = Mode::from_raw_mode(0o644);
+/// What a temporary name begins and ends with, where the file system has no files without a name.
+const TEMPORARY: (&str, &str) = (".upload-", ".part");
+
+const PAGE: &str = include_str!("uploads.html");
+
+/// Where uploads go, and under which rules.
+#[derive(Debug)]
+pub struct Uploads {
+    folder: Arc<Folder>,
+    files: Files,
+    blocking: Arc<Blocking>,
+    rules: Rules,
+    limit_bytes: u64,
+    page_policy: String,
+}
+
+/// The folder of uploads, open.
+#[derive(Debug)]
+struct Folder {
+    dir: OwnedFd,
+    quota_bytes: u64,
+    /// What the folder holds, as far as is known.
+    held_bytes: AtomicU64,
+    /// What is being written to it.
+    reserved_bytes: AtomicU64,
+}
+
+/// A file that is stored.
+#[derive(Debug)]
+struct Stored {
+    name: String,
+    bytes: u64,
+    sha256: String,
+}
+
+impl Uploads {
+    /// Opens the folder, which has to be there, and removes what a killed process left in it.
+    ///
+    /// # Errors
+    ///
+    /// It can not be opened.
+    pub fn open(rules: &Rules, plan: &Plan, blocking: &Arc<Blocking>, started: std::time::Instant) -> io::Result<Uploads> {
+        let path = rules.folder.canonicalize()?;
+        let dir = rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let folder = Folder {
+            dir,
+            quota_bytes: plan.limits.upload_quota.unwrap_or(u64::MAX),
+            held_bytes: AtomicU64::new(0),
+            reserved_bytes: AtomicU64::new(0),
+        };
+        folder.clean();
+        folder.held_bytes.store(folder.held(), Ordering::Relaxed);
+        Ok(Uploads {
+            folder: Arc::new(folder),
+            files: Files::open(&path, plan, Policy::Uploads, Arc::clone(blocking), started)?,
+            blocking: Arc::clone(blocking),
+            rules: rules.clone(),
+            limit_bytes: plan.limits.upload_limit,
+            page_policy: page_policy(),
+        })
+    }
+
+    /// Answers a request for `path` below the address of uploads.
+    pub fn serve<'a>(&'a self, request: &'a Request, path: CleanPath, inbound: Inbound, now: std::time::Instant) -> Served<'a> {
+        let is_top = path.as_bytes().is_empty();
+        match request.method {
+            Method::POST if is_top => match self.admit(request) {
+                Ok(()) => Served::Later(Box::pin(async move {
+                    match self.store(request, inbound).await {
+                        Ok((stored, ignored)) => self.created(request, &stored, &ignored),
+                        Err(refuse) => refuse.into_response(request),
+                    }
+                })),
+                Err(refuse) => Served::Ready(refuse.into_response(request)),
+            },
+            Method::GET | Method::HEAD if is_top && !request.path.is_folder() => Served::Ready(super::to_folder(request)),
+            Method::GET | Method::HEAD if is_top => self.page(request),
+            Method::GET | Method::HEAD if self.rules.write_only => Served::Ready(Refuse::not_found().into_response(request)),
+            Method::GET | Method::HEAD => self.files.serve_path(&path, request, now),
+            _ => Served::Ready(Refuse::method(if is_top { METHODS } else { super::METHODS }).into_response(request)),
+        }
+    }
+
+    /// Refuses what need not be read to be refused.
+    fn admit(&self, request: &Request) -> Result<(), Refuse> {
+        if self.rules.by_default {
+            origin::direct(request)?;
+        }
+        if self.rules.local {
+            origin::local_name(request, &self.rules.hosts)?;
+        }
+        origin::same_site(request)?;
+        match request.framing {
+            Framing::Length(bytes) if bytes > self.limit_bytes => Err(too_large()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stores what a request carries: all of it or nothing.
+    async fn store(&self, request: &Request, inbound: Inbound) -> Result<(Vec<Stored>, Vec<String>), Refuse> {
+        self.authorize(request).await?;
+        if let Framing::Length(bytes) = request.framing {
+            let folder = Arc::clone(&self.folder);
+            self.blocking.run(move || folder.has_room_for(bytes)).await?;
+        }
+        let body = Limited { inbound, left: self.limit_bytes };
+        let content_type = request.field(&CONTENT_TYPE).unwrap_or_default();
+        let is_form = content_type.get(..19).is_some_and(|t| t.eq_ignore_ascii_case(b"multipart/form-data"));
+        let (drafts, ignored) = if is_form {
+            let boundary = std::str::from_utf8(content_type).ok().and_then(|t| multer::parse_boundary(t).ok());
+            self.store_form(body, boundary.ok_or(Refuse::bad("The form has no boundary."))?).await?
+        } else {
+            (vec![self.store_body(request, body).await?], Vec::new())
+        };
+        let folder = Arc::clone(&self.folder);
+        let stored = self.blocking.run(move || folder.publish(drafts)).await?;
+        for file in &stored {
+            self.files.forget(file.name.as_bytes());
+        }
+        Ok((stored, ignored))
+    }
+
+    /// One file: the whole body.
+    async fn store_body(&self, request: &Request, mut body: Limited) -> Result<Draft, Refuse> {
+        let given = request.field(&CONTENT_DISPOSITION).and_then(disposition::file_name).or_else(|| query_value(request, b"name").next());
+        let kind = String::from_utf8_lossy(request.field(&CONTENT_TYPE).unwrap_or_default()).into_owned();
+        let mut draft = self.begin(given, &kind).await?;
+        while let Some(piece) = body.next().await? {
+            draft.write(&piece).await?;
+        }
+        draft.finish().await?;
+        Ok(draft)
+    }
+
+    /// A form: each of its parts with a file name is a file.
+    async fn store_form(&self, body: Limited, boundary: String) -> Result<(Vec<Draft>, Vec<String>), Refuse> {
+        let fed = Arc::new(Feed { bytes: AtomicU64::new(0), most: AtomicU64::new(0) });
+        let stream = futures_util::stream::unfold((body, Arc::clone(&fed)), |(mut body, fed)| async move {
+            let piece = match body.next().await {
+                Ok(piece) => Ok(piece?),
+                Err(refuse) => Err(refuse),
+            };
+            let piece = piece.and_then(|bytes| fed.count(bytes));
+            Some((piece.map_err(Broken), (body, fed)))
+        });
+        let mut form = multer::Multipart::new(Box::pin(stream), boundary);
+        let (mut drafts, mut ignored, mut parts) = (Vec::new(), Vec::new(), 0);
+        loop {
+            fed.expect_head();
+            let Some(mut part) = form.next_field().await.map_err(malformed)? else { break };
+            fed.expect_data();
+            parts += 1;
+            if parts > PARTS {
+                return Err(Refuse::new(StatusCode::PAYLOAD_TOO_LARGE, "The form has too many parts.").closing());
+            }
+            // name, colon, blank, value, line end
+            let head: u64 = part.headers().iter().map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64).sum();
+            if head > PART_HEAD_BYTES {
+                return Err(head_too_large());
+            }
+            let disposition = part.headers().get(CONTENT_DISPOSITION).map(|v| v.as_bytes().to_vec()).unwrap_or_default();
+            let kind = part.content_type().map(ToString::to_string).unwrap_or_default();
+            let Some(given) = disposition::file_name(&disposition) else {
+                while part.chunk().await.map_err(malformed)?.is_some() {}
+                ignored.push(disposition::field_name(&disposition).unwrap_or_default());
+                continue;
+            };
+            let was_named = !given.is_empty();
+            let mut draft = None;
+            while let Some(piece) = part.chunk().await.map_err(malformed)? {
+                let draft = match &mut draft {
+                    Some(draft) => draft,
+                    none => none.insert(self.begin(Some(given.clone()), &kind).await?),
+                };
+                draft.write(&piece).await?;
+            }
+            // a form sends a part without name and content where no file was chosen
+            if draft.is_none() && was_named {
+                draft = Some(self.begin(Some(given), &kind).await?);
+            }
+            if let Some(mut draft) = draft {
+                draft.finish().await?;
+                drafts.push(draft);
+            }
+        }
+        if drafts.is_empty() {
+            return Err(Refuse::new(StatusCode::BAD_REQUEST, "The form has no file in it."));
+        }
+        Ok((drafts, ignored))
+    }
+
+    /// Opens a file to write to, with the name that it is to have.
+    async fn begin(&self, given: Option<String>, kind: &str) -> Result<Draft, Refuse> {
+        let name = given.and_then(|name| disposition::plain_segment(&name)).unwrap_or_else(|| made_up_name(kind));
+        let folder = Arc::clone(&self.folder);
+        let open = self.blocking.run(move || Open::new(&folder)).await.map_err(write_failed)?;
+        Ok(Draft {
+            name,
+            blocking: Arc::clone(&self.blocking),
+            open: Some(open),
+            running: None,
+            buffer: Vec::new(),
+            reserved: Reserved { folder: Arc::clone(&self.folder), bytes: 0 },
+            sha256: String::new(),
+        })
+    }
+
+    /// Asks for a name and a password, if there are accounts. The work is the same whether the name is known or not.
+    async fn authorize(&self, request: &Request) -> Result<(), Refuse> {
+        let Some(any) = self.rules.accounts.first().cloned() else { return Ok(()) };
+        let field = Some((WWW_AUTHENTICATE, "Basic realm=\"uploads\", charset=\"UTF-8\"".into()));
+        let refuse = Refuse { field, ..Refuse::new(StatusCode::UNAUTHORIZED, "Uploads need a name and a password here.") };
+        let Some((user, password)) = request.field(&AUTHORIZATION).and_then(credentials) else { return Err(refuse) };
+        let mut known = self.rules.accounts.iter().filter(|account| account.user == user);
+        let (account, is_known) = known.next().map_or((any, false), |account| (account.clone(), true));
+        let is_right = self.blocking.run(move || verify(&account.hash, &password)).await;
+        if is_right && is_known { Ok(()) } else { Err(refuse) }
+    }
+
+    /// 201 for programs, 303 to the page for people.
+    fn created(&self, request: &Request, stored: &[Stored], ignored: &[String]) -> Response {
+        let fields = Fields::default().with(&CACHE_CONTROL, "no-store").with(&X_CONTENT_TYPE_OPTIONS, "nosniff");
+        if accept::asks_for_page(request.named("accept")) {
+            let mut location = String::from("/uploads/?");
+            if self.rules.write_only {
+                // writing to memory does not fail
+                let _ = write!(location, "stored={}", stored.len());
+            } else {
+                for (i, file) in stored.iter().enumerate() {
+                    location.push_str(if i == 0 { "stored=" } else { "&stored=" });
+                    location.push_str(&encoded(&file.name).replace('&', "%26").replace('+', "%2B"));
+                }
+            }
+            return Response { fields: fields.with(&LOCATION, location), ..Response::new(StatusCode::SEE_OTHER) };
+        }
+        let files: Vec<_> = stored
+            .iter()
+            .map(|file| serde_json::json!({ "path": address(&file.name), "name": file.name, "bytes": file.bytes, "sha256": file.sha256 }))
+            .collect();
+        let text = format!("{}\n", serde_json::json!({ "files": files, "ignored": ignored }));
+        let first = stored.first().map_or_else(String::new, |file| address(&file.name));
+        let fields = fields.with(&LOCATION, first).with(&CONTENT_TYPE, "application/json");
+        Response { fields, body: text.into(), ..Response::new(StatusCode::CREATED) }
+    }
+
+    /// The page with the form, and with what was just stored.
+    fn page<'a>(&'a self, request: &'a Request) -> Served<'a> {
+        let names: Vec<String> = query_value(request, b"stored").take(PARTS).collect();
+        if names.is_empty() {
+            return Served::Ready(self.render(""));
+        }
+        if self.rules.write_only {
+            let results = match names[0].parse::<u32>() {
+                Ok(1) => "<li>One file was stored.</li>".to_owned(),
+                Ok(n) => format!("<li>{n} files were stored.</li>"),
+                Err(_) => String::new(),
+            };
+            return Served::Ready(self.render(&results));
+        }
+        Served::Later(Box::pin(async move {
+            let files = self.files.clone();
+            let results = self.blocking.run(move || {
+                let mut results = String::new();
+                for name in names.iter().filter(|name| disposition::plain_segment(name).as_ref() == Some(name)) {
+                    // what is not there any more, or never was, is not told
+                    if let Ok(Found::File(stamp)) = files.look(name.as_bytes(), How::Any) {
+                        let unit = if stamp.len == 1 { "byte" } else { "bytes" };
+                        // writing to memory does not fail
+                        let _ = write!(
+                            results,
+                            "<li><a href=\"{}\">{}</a> <span>{} {unit}</span></li>",
+                            escaped(&address(name)),
+                            escaped(name),
+                            stamp.len
+                        );
+                    }
+                }
+                results
+            });
+            self.render(&results.await)
+        }))
+    }
+
+    fn render(&self, results: &str) -> Response {
+        let text = PAGE.replace("{write_only}", if self.rules.write_only { "true" } else { "false" }).replace("{results}", results);
+        let fields = Fields::default()
+            .with(&CONTENT_TYPE, "text/html; charset=utf-8")
+            .with(&CACHE_CONTROL, "no-store")
+            .with(&X_CONTENT_TYPE_OPTIONS, "nosniff")
+            .with(&CONTENT_SECURITY_POLICY, &self.page_policy);
+        Response { fields, body: text.into(), ..Response::new(StatusCode::OK) }
+    }
+}
+
+/// What the page may do: its own style and script, and talk to this server.
+fn page_policy() -> String {
+    let hash = |open: &str, close: &str| {
+        let inner = PAGE.split_once(open).and_then(|(_, rest)| rest.split_once(close)).map_or("", |(inner, _)| inner);
+        BASE64.encode(Sha256::digest(inner))
+    };
+    format!(
+        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        hash("<style>", "</style>"),
+        hash("<script>", "</script>"),
+    )
+}
+
+fn address(name: &str) -> String {
+    format!("/uploads/{}", encoded(name))
+}
+
+fn encoded(name: &str) -> String {
+    let mut out = String::new();
+    path::encode(name.as_bytes(), b"", &mut out);
+    out
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+/// The values of a parameter of the query.
+fn query_value(request: &Request, name: &[u8]) -> impl Iterator<Item = String> {
+    request.query().unwrap_or_default().split(|&b| b == b'&').filter_map(move |pair| {
+        let value = pair.strip_prefix(name)?.strip_prefix(b"=")?;
+        Some(String::from_utf8_lossy(&path::decode_value(value)).into_owned())
+    })
+}
+
+/// `upload-20261122-170000-1a2b3c4d.png`
+fn made_up_name(kind: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let date = crate::http::date::format(now);
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let month = months.iter().position(|m| *m == &date[8..11]).map_or(0, |m| m + 1);
+    let time = date[17..25].replace(':', "");
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    let extension = match essence {
+        "text/plain" => "txt",
+        "image/jpeg" => "jpg",
+        "text/html" => "html",
+        "" | "application/octet-stream" | "application/x-www-form-urlencoded" => "bin",
+        other => mime_guess::get_mime_extensions_str(other).and_then(|all| all.first()).copied().unwrap_or("bin"),
+    };
+    format!("upload-{}{month:02}{}-{time}-{}.{extension}", &date[12..16], &date[5..7], random_hex())
+}
+
+fn random_hex() -> String {
+    let mut bytes = [0; 4];
+    // a name that is taken is numbered
+    let _ = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Name and password of Basic (RFC 7617).
+fn credentials(value: &[u8]) -> Option<(String, Vec<u8>)> {
+    let (scheme, encoded) = value.split_at(memchr::memchr(b' ', value)?);
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return None;
+    }
+    let decoded = BASE64.decode(encoded.trim_ascii()).ok()?;
+    let (user, password) = decoded.split_at(memchr::memchr(b':', &decoded)?);
+    Some((String::from_utf8(user.to_vec()).ok()?, password[1..].to_vec()))
+}
+
+fn verify(hash: &str, password: &[u8]) -> bool {
+    if hash.starts_with("$argon2") {
+        return argon2::PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok());
+    }
+    bcrypt::verify(password, hash).unwrap_or(false)
+}
+
+fn too_large() -> Refuse {
+    Refuse::new(StatusCode::PAYLOAD_TOO_LARGE, "This is more than an upload may be here.").closing()
+}
+
+fn head_too_large() -> Refuse {
+    Refuse::new(StatusCode::PAYLOAD_TOO_LARGE, "A part of the form has too large a head.").closing()
+}
+
+fn no_room() -> Refuse {
+    Refuse::new(StatusCode::INSUFFICIENT_STORAGE, "There is no room left for this upload.").closing()
+}
+
+/// What a client is told when its file can not be written.
+fn write_failed(e: Errno) -> Refuse {
+    match e {
+        Errno::NOSPC | Errno::DQUOT => no_room(),
+        Errno::FBIG => too_large(),
+        Errno::MFILE | Errno::NFILE => Refuse::busy("The server is short of resources right now.").closing(),
+        e => {
+            observe::say(&format!("an upload can not be stored: {e}"));
+            Refuse::internal().closing()
+        }
+    }
+}
+
+/// A body with a bound.
+struct Limited {
+    inbound: Inbound,
+    left: u64,
+}
+
+impl Limited {
+    async fn next(&mut self) -> Result<Option<Bytes>, Refuse> {
+        let piece = self.inbound.next().await?;
+        if let Some(bytes) = &piece {
+            self.left = self.left.checked_sub(bytes.len() as u64).ok_or_else(too_large)?;
+        }
+        Ok(piece)
+    }
+}
+
+/// How much of a form was given to its parser, so that a head without end is not gathered without end.
+struct Feed {
+    bytes: AtomicU64,
+    most: AtomicU64,
+}
+
+impl Feed {
+    /// A head comes: it has to end within its bound, and what was read along with it.
+    fn expect_head(&self) {
+        const READ_ALONG: u64 = 32 << 10;
+        self.most.store(self.bytes.load(Ordering::Relaxed) + PART_HEAD_BYTES + READ_ALONG, Ordering::Relaxed);
+    }
+
+    fn expect_data(&self) {
+        self.most.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    fn count(&self, bytes: Bytes) -> Result<Bytes, Refuse> {
+        let fed = self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed) + bytes.len() as u64;
+        if fed > self.most.load(Ordering::Relaxed) { Err(head_too_large()) } else { Ok(bytes) }
+    }
+}
+
+/// A refusal on its way through the parser of forms.
+#[derive(Debug)]
+struct Broken(Refuse);
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0.detail)
+    }
+}
+
+impl StdError for Broken {}
+
+fn malformed(e: multer::Error) -> Refuse {
+    if let multer::Error::StreamReadFailed(e) = e
+        && let Ok(broken) = e.downcast::<Broken>()
+    {
+        return broken.0;
+    }
+    Refuse::bad("The form is malformed, or it ended too early.")
+}
+
+/// Room in the folder that an upload has taken up; given back unless the upload is kept.
+struct Reserved {
+    folder: Arc<Folder>,
+    bytes: u64,
+}
+
+impl Reserved {
+    /// Takes up more; says whether there was room.
+    fn more(&mut self, bytes: u64) -> bool {
+        self.bytes += bytes;
+        self.folder.reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.folder.used() <= self.folder.quota_bytes
+    }
+
+    /// The upload is kept: the file itself takes up the room now.
+    fn keep(self) {
+        self.folder.held_bytes.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.folder.reserved_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A file that is being written.
+struct Open {
+    folder: Arc<Folder>,
+    file: OwnedFd,
+    /// Its name for as long as it is not published, if it needs one.
+    temporary: Option<String>,
+    hash: Sha256,
+}
+
+impl Open {
+    fn new(folder: &Arc<Folder>) -> Result<Open, Errno> {
+        let made = |file, temporary| Open { folder: Arc::clone(folder), file, temporary, hash: Sha256::new() };
+        match rustix::fs::openat(&folder.dir, ".", OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, MODE) {
+            Ok(file) => return Ok(made(file, None)),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {}
+            Err(e) => return Err(e),
+        }
+        let name = format!("{}{}{}{}", TEMPORARY.0, random_hex(), random_hex(), TEMPORARY.1);
+        let file = rustix::fs::openat(&folder.dir, &name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC, MODE)?;
+        // held for as long as the file is open: it tells another start that somebody is at it
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(made(file, Some(name)))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        self.hash.update(bytes);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match rustix::io::write(&self.file, rest) {
+                Ok(n) => rest = &rest[n..],
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the file a name that is not taken; returns it.
+    fn link(&mut self, wanted: &str) -> Result<String, Errno> {
+        let dir = &self.folder.dir;
+        for number in 0..NAMES {
+            let name = disposition::numbered(wanted, number);
+            let linked = match &self.temporary {
+                None => rustix::fs::linkat(CWD, format!("/proc/self/fd/{}", self.file.as_raw_fd()), dir, &name, AtFlags::SYMLINK_FOLLOW),
+                Some(temporary) => match rustix::fs::linkat(dir, temporary, dir, &name, AtFlags::empty()) {
+                    // no hard links here
+                    Err(Errno::PERM | Errno::OPNOTSUPP) => rustix::fs::renameat_with(dir, temporary, dir, &name, RenameFlags::NOREPLACE),
+                    other => other,
+                },
+            };
+            match linked {
+                Ok(()) => return Ok(name),
+                Err(Errno::EXIST) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(Errno::EXIST)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            // published by a rename, it is gone already
+            let _ = rustix::fs::unlinkat(&self.folder.dir, temporary, AtFlags::empty());
+        }
+    }
+}
+
+type Written = Pin<Box<dyn Future<Output = (Open, Result<(), Errno>, Vec<u8>)> + Send>>;
+
+/// A file on its way: bytes are gathered here while those before them are written on the blocking pool.
+struct Draft {
+    name: String,
+    blocking: Arc<Blocking>,
+    /// Here while nothing is being written.
+    open: Option<Open>,
+    running: Option<Written>,
+    buffer: Vec<u8>,
+    reserved: Reserved,
+    sha256: String,
+}
+
+impl Draft {
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Refuse> {
+        if !self.reserved.more(bytes.len() as u64) {
+            return Err(no_room());
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if self.buffer.capacity() == 0 {
+                self.buffer.reserve_exact(BUFFER_BYTES);
+            }
+            let fitting = rest.len().min(BUFFER_BYTES - self.buffer.len());
+            self.buffer.extend_from_slice(&rest[..fitting]);
+            rest = &rest[fitting..];
+            if self.buffer.len() == BUFFER_BYTES {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the buffer written, after the one before it.
+    async fn flush(&mut self) -> Result<(), Refuse> {
+        let other = self.settle().await?;
+        let Some(mut open) = self.open.take() else { return Err(Refuse::internal().closing()) };
+        let full = std::mem::replace(&mut self.buffer, other);
+        self.running = Some(Box::pin(self.blocking.run(move || {
+            let result = open.write(&full);
+            let mut empty = full;
+            empty.clear();
+            (open, result, empty)
+        })));
+        Ok(())
+    }
+
+    /// Waits until nothing is being written; returns the buffer that was.
+    async fn settle(&mut self) -> Result<Vec<u8>, Refuse> {
+        let Some(running) = self.running.take() else { return Ok(Vec::new()) };
+        let (open, result, buffer) = running.await;
+        self.open = Some(open);
+        result.map_err(write_failed)?;
+        Ok(buffer)
+    }
+
+    /// Writes what is left.
+    async fn finish(&mut self) -> Result<(), Refuse> {
+        self.flush().await?;
+        self.settle().await?;
+        self.buffer = Vec::new();
+        if let Some(open) = &mut self.open {
+            self.sha256 = open.hash.finalize_reset().iter().map(|b| format!("{b:02x}")).collect();
+        }
+        Ok(())
+    }
+}
+
+impl Folder {
+    /// Whether so many bytes more fit into the quota and onto the disk.
+    fn has_room_for(&self, bytes: u64) -> Result<(), Refuse> {
+        let free = rustix::fs::fstatvfs(&self.dir).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+        let fits = || self.used().saturating_add(bytes) <= self.quota_bytes;
+        if free >= bytes && fits() {
+            return Ok(());
+        }
+        // others may have removed files
+        self.held_bytes.store(self.held(), Ordering::Relaxed);
+        if free >= bytes && fits() { Ok(()) } else { Err(no_room()) }
+    }
+
+    fn used(&self) -> u64 {
+        self.held_bytes.load(Ordering::Relaxed).saturating_add(self.reserved_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of the files in the folder.
+    fn held(&self) -> u64 {
+        self.entries()
+            .iter()
+            .filter_map(|name| rustix::fs::statat(&self.dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok())
+            .map(|stat| u64::try_from(stat.st_size).unwrap_or(0))
+            .sum()
+    }
+
+    fn entries(&self) -> Vec<String> {
+        let Ok(entries) = Dir::read_from(&self.dir) else { return Vec::new() };
+        let names = entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter(|name| name != "." && name != "..").collect()
+    }
+
+    /// Removes temporary files that nobody is writing to.
+    fn clean(&self) {
+        for name in self.entries().iter().filter(|name| name.starts_with(TEMPORARY.0) && name.ends_with(TEMPORARY.1)) {
+            let open = rustix::fs::openat(
+                &self.dir,
+                name.as_str(),
+                OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
+                Mode::empty(),
+            );
+            if let Ok(file) = open
+                && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            {
+                // if it can not be removed it only takes up room
+                let _ = rustix::fs::unlinkat(&self.dir, name.as_str(), AtFlags::empty());
+            }
+        }
+    }
+
+    /// Brings all files to the disk, gives them their names, and brings those to the disk too: all or none.
+    fn publish(&self, drafts: Vec<Draft>) -> Result<Vec<Stored>, Refuse> {
+        let mut stored: Vec<Stored> = Vec::new();
+        let mut kept = Vec::new();
+        let result = self.publish_all(drafts, &mut stored, &mut kept);
+        if let Err(e) = result {
+            for file in &stored {
+                // nothing more can be done about one that stays
+                let _ = rustix::fs::unlinkat(&self.dir, file.name.as_str(), AtFlags::empty());
+            }
+            return Err(write_failed(e));
+        }
+        kept.into_iter().for_each(Reserved::keep);
+        Ok(stored)
+    }
+
+    fn publish_all(&self, drafts: Vec<Draft>, stored: &mut Vec<Stored>, kept: &mut Vec<Reserved>) -> Result<(), Errno> {
+        for draft in &drafts {
+            if let Some(open) = &draft.open {
+                rustix::fs::fsync(&open.file)?;
+            }
+        }
+        for draft in drafts {
+            let Some(mut open) = draft.open else { return Err(Errno::IO) };
+            let name = open.link(&draft.name)?;
+            stored.push(Stored { name, bytes: draft.reserved.bytes, sha256: draft.sha256 });
+            kept.push(draft.reserved);
+        }
+        rustix::fs::fsync(&self.dir)
+    }
+}
+
+/// Makes the folder of uploads if it is not there.
+///
+/// # Errors
+///
+/// It can not be made.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        other => other,
+    }
+}

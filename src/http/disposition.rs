@@ -1,0 +1,175 @@
+//! File names that clients give (RFC 6266), made into one plain segment of a path.
+
+/// Bytes of a file name that file systems take.
+pub const NAME_BYTES: usize = 255;
+
+/// The file name in a Content-Disposition value: `filename*` before `filename`.
+pub fn file_name(value: &[u8]) -> Option<String> {
+    let (mut plain, mut extended) = (None, None);
+    for (name, value) in parameters(value) {
+        if name.eq_ignore_ascii_case(b"filename") {
+            plain.get_or_insert(String::from_utf8_lossy(&value).into_owned());
+        } else if name.eq_ignore_ascii_case(b"filename*") {
+            extended = extended.or_else(|| decode_extended(&value));
+        }
+    }
+    extended.or(plain)
+}
+
+/// The `name` of a part of a form.
+pub fn field_name(value: &[u8]) -> Option<String> {
+    parameters(value).find(|(name, _)| name.eq_ignore_ascii_case(b"name")).map(|(_, value)| String::from_utf8_lossy(&value).into_owned())
+}
+
+/// The parameters behind the first semicolon; quoted values without their quotes and escapes.
+fn parameters(value: &[u8]) -> impl Iterator<Item = (&[u8], Vec<u8>)> {
+    let mut rest = memchr::memchr(b';', value).map_or(&b""[..], |at| &value[at..]);
+    std::iter::from_fn(move || {
+        while let [b' ' | b'\t' | b';', tail @ ..] = rest {
+            rest = tail;
+        }
+        let (name, tail) = rest.split_at(memchr::memchr(b'=', rest)?);
+        let tail = tail[1..].trim_ascii_start();
+        let (value, tail) = match tail.strip_prefix(b"\"") {
+            Some(quoted) => unquote(quoted),
+            None => {
+                let (value, tail) = tail.split_at(memchr::memchr(b';', tail).unwrap_or(tail.len()));
+                (value.trim_ascii_end().to_vec(), tail)
+            }
+        };
+        rest = tail;
+        Some((name.trim_ascii(), value))
+    })
+}
+
+/// Reads up to the closing quote. Browsers escape a quote as `%22` and leave backslashes alone; only `\\"` and `\\\\` are escapes.
+fn unquote(quoted: &[u8]) -> (Vec<u8>, &[u8]) {
+    let (mut out, mut at) = (Vec::new(), 0);
+    while at < quoted.len() {
+        match &quoted[at..] {
+            [b'\\', b @ (b'"' | b'\\'), ..] => {
+                out.push(*b);
+                at += 2;
+            }
+            [b'"', tail @ ..] => return (out, tail),
+            [b, ..] => {
+                out.push(*b);
+                at += 1;
+            }
+            [] => break,
+        }
+    }
+    (out, b"")
+}
+
+/// `UTF-8\'\'percent-encoded` (RFC 8187).
+fn decode_extended(value: &[u8]) -> Option<String> {
+    let mut parts = value.splitn(3, |&b| b == b'\'');
+    let (charset, _, encoded) = (parts.next()?, parts.next()?, parts.next()?);
+    if !charset.eq_ignore_ascii_case(b"utf-8") {
+        return None;
+    }
+    let plus_is_itself: Vec<u8> = encoded.iter().flat_map(|&b| if b == b'+' { b"%2B".to_vec() } else { vec![b] }).collect();
+    String::from_utf8(super::path::decode_value(&plus_is_itself)).ok()
+}
+
+/// A name as one plain segment: what follows the last separator, without control characters, leading dots and white space at its
+/// ends, and short enough. `None` if nothing is left of it.
+pub fn plain_segment(name: &str) -> Option<String> {
+    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let clean: String = last.chars().filter(|c| !c.is_control() && !is_invisible(*c)).collect();
+    let clean = clean.trim().trim_start_matches(['.', ' ']).trim_end_matches(['.', ' ']);
+    if clean.is_empty() { None } else { Some(numbered(clean, 0)) }
+}
+
+/// Characters that are not seen, or that turn the direction of the text: a name is what it looks like.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}' | '\u{FFFD}')
+}
+
+/// The name with a number before its extension, cut so that it fits; 0 is the name itself.
+pub fn numbered(name: &str, number: u32) -> String {
+    let (stem, extension) = match name.rfind('.') {
+        Some(dot) if dot > 0 && name.len() - dot <= 32 => name.split_at(dot),
+        _ => (name, ""),
+    };
+    let suffix = if number == 0 { String::new() } else { format!("-{number}") };
+    let mut end = stem.len().min(NAME_BYTES - extension.len() - suffix.len());
+    while !stem.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{suffix}{extension}", &stem[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_in_dispositions() {
+        let cases: [(&str, Option<&str>); 12] = [
+            ("attachment; filename=a.txt", Some("a.txt")),
+            ("form-data; name=\"f\"; filename=\"a b.txt\"", Some("a b.txt")),
+            ("form-data; filename=\"a;b=c.txt\"; name=x", Some("a;b=c.txt")),
+            ("form-data; filename=\"say \\\"hi\\\".txt\"", Some("say \"hi\".txt")),
+            ("form-data; filename=\"C:\\dir\\a.txt\"", Some("C:\\dir\\a.txt")),
+            ("attachment; filename=plain; filename*=UTF-8\'\'%e2%82%ac%20x+y", Some("\u{20ac} x+y")),
+            ("attachment; filename*=utf-8\'en\'a", Some("a")),
+            ("attachment; filename*=latin1\'\'a; filename=b", Some("b")),
+            ("attachment; FILENAME = a ; x", Some("a")),
+            ("form-data; name=\"f\"; filename=\"\"", Some("")),
+            ("form-data; name=\"f\"", None),
+            ("", None),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(file_name(value.as_bytes()).as_deref(), expected, "{value}");
+        }
+        assert_eq!(field_name(b"form-data; name=\"a b\"").as_deref(), Some("a b"));
+    }
+
+    #[test]
+    fn plain_segments() {
+        let long = "x".repeat(300) + ".txt";
+        let cut = "x".repeat(251) + ".txt";
+        let cases: [(&str, Option<&str>); 19] = [
+            ("a.txt", Some("a.txt")),
+            ("../../etc/passwd", Some("passwd")),
+            ("..\\x", Some("x")),
+            ("/abs/name", Some("name")),
+            ("C:\\dir\\a.txt", Some("a.txt")),
+            (".hidden", Some("hidden")),
+            ("...a", Some("a")),
+            ("a.txt. ", Some("a.txt")),
+            (" a b ", Some("a b")),
+            ("a\0b\nc\x7f", Some("abc")),
+            ("a\u{202E}gpj.exe", Some("agpj.exe")),
+            ("CON", Some("CON")),
+            (&long, Some(&cut)),
+            ("", None),
+            (".", None),
+            ("..", None),
+            ("a/", None),
+            ("\n", None),
+            (". .", None),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(plain_segment(name).as_deref(), expected, "{name:?}");
+        }
+        assert_eq!(numbered("a.txt", 1), "a-1.txt");
+        assert_eq!(numbered("a", 12), "a-12");
+        assert_eq!(numbered(&cut, 7).len(), NAME_BYTES);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_name_it_becomes_one_segment(name in any::<String>(), number in any::<u32>()) {
+            if let Some(name) = plain_segment(&name) {
+                for name in [numbered(&name, number), name] {
+                    prop_assert!(!name.is_empty() && name.len() <= NAME_BYTES && !name.starts_with('.'));
+                    prop_assert!(!name.contains(['/', '\\', '\0']) && !name.chars().any(char::is_control));
+                }
+            }
+        }
+    }
+}
