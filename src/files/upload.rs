@@ -54,6 +54,10 @@ const NAMES: u32 = 10_000;
 const MODE: Mode = Mode::from_raw_mode(0o644);
 /// What a temporary name begins and ends with, where the file system has no files without a name.
 const TEMPORARY: (&str, &str) = (".upload-", ".part");
+/// What the name of a journal ends with: it stands beside the files of one form while they get their names.
+const JOURNAL: &str = ".commit";
+/// The longest journal: a line of at most 100 bytes for each part.
+const JOURNAL_BYTES: u64 = 100 * PARTS as u64;
 
 const PAGE: &str = include_str!("uploads.html");
 
@@ -289,10 +293,14 @@ impl Uploads {
         }
         let files: Vec<_> = stored
             .iter()
-            .map(|file| serde_json::json!({ "path": address(&file.name), "name": file.name, "bytes": file.bytes, "sha256": file.sha256 }))
+            .map(|file| match self.rules.write_only {
+                // the name it got would tell what is there already
+                true => serde_json::json!({ "bytes": file.bytes, "sha256": file.sha256 }),
+                false => serde_json::json!({ "path": address(&file.name), "name": file.name, "bytes": file.bytes, "sha256": file.sha256 }),
+            })
             .collect();
         let text = format!("{}\n", serde_json::json!({ "files": files, "ignored": ignored }));
-        let first = stored.first().map_or_else(String::new, |file| address(&file.name));
+        let first = stored.first().filter(|_| !self.rules.write_only).map_or_else(|| "/uploads/".to_owned(), |file| address(&file.name));
         let fields = fields.with(&LOCATION, first).with(&CONTENT_TYPE, "application/json");
         Response { fields, body: text.into(), ..Response::new(StatusCode::CREATED) }
     }
@@ -318,14 +326,13 @@ impl Uploads {
                 for name in names.iter().filter(|name| disposition::plain_segment(name).as_ref() == Some(name)) {
                     // what is not there any more, or never was, is not told
                     if let Ok(Found::File(stamp)) = files.look(name.as_bytes(), How::Any) {
-                        let unit = if stamp.len == 1 { "byte" } else { "bytes" };
                         // writing to memory does not fail
                         let _ = write!(
                             results,
-                            "<li><a href=\"{}\">{}</a> <span>{} {unit}</span></li>",
+                            "<li><a href=\"{}\">{}</a> <span>{}</span></li>",
                             escaped(&address(name)),
                             escaped(name),
-                            stamp.len
+                            size(stamp.len)
                         );
                     }
                 }
@@ -367,6 +374,20 @@ fn encoded(name: &str) -> String {
     let mut out = String::new();
     path::encode(name.as_bytes(), b"", &mut out);
     out
+}
+
+/// A size for people: `5 bytes`, `195 KiB`, `8.6 MiB`.
+fn size(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = bytes as f64;
+    let mut unit = if bytes == 1 { "byte" } else { "bytes" };
+    for larger in units {
+        if value < 1024.0 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, larger);
+    }
+    if bytes < 1024 || value >= 100.0 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
 }
 
 fn escaped(text: &str) -> String {
@@ -561,15 +582,7 @@ impl Open {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Errno> {
         self.hash.update(bytes);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match rustix::io::write(&self.file, rest) {
-                Ok(n) => rest = &rest[n..],
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
+        write_all(&self.file, bytes)
     }
 
     /// Gives the file a name that is not taken; returns it.
@@ -705,21 +718,26 @@ impl Folder {
         names.filter(|name| name != "." && name != "..").collect()
     }
 
-    /// Removes temporary files that nobody is writing to.
+    /// Removes what a killed process left: temporary files, and files that a journal names. What somebody holds a lock on is in use.
     fn clean(&self) {
-        for name in self.entries().iter().filter(|name| name.starts_with(TEMPORARY.0) && name.ends_with(TEMPORARY.1)) {
-            let open = rustix::fs::openat(
-                &self.dir,
-                name.as_str(),
-                OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
-                Mode::empty(),
-            );
-            if let Ok(file) = open
-                && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            {
-                // if it can not be removed it only takes up room
-                let _ = rustix::fs::unlinkat(&self.dir, name.as_str(), AtFlags::empty());
+        for name in self.entries().iter().filter(|name| name.starts_with(TEMPORARY.0)) {
+            let is_journal = name.ends_with(JOURNAL);
+            if !is_journal && !name.ends_with(TEMPORARY.1) {
+                continue;
             }
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let Ok(file) = rustix::fs::openat(&self.dir, name.as_str(), flags, Mode::empty()) else { continue };
+            if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+                continue;
+            }
+            if is_journal
+                && let Ok(stamp) = super::root::stamp_of(&file)
+                && let Ok(text) = super::read_whole(&file, stamp.len.min(JOURNAL_BYTES), How::Any)
+            {
+                self.undo(&text);
+            }
+            // if it can not be removed it only takes up room
+            let _ = rustix::fs::unlinkat(&self.dir, name.as_str(), AtFlags::empty());
         }
     }
 
@@ -733,6 +751,7 @@ impl Folder {
                 // nothing more can be done about one that stays
                 let _ = rustix::fs::unlinkat(&self.dir, file.name.as_str(), AtFlags::empty());
             }
+            self.clean();
             return Err(write_failed(e));
         }
         kept.into_iter().for_each(Reserved::keep);
@@ -740,19 +759,75 @@ impl Folder {
     }
 
     fn publish_all(&self, drafts: Vec<Draft>, stored: &mut Vec<Stored>, kept: &mut Vec<Reserved>) -> Result<(), Errno> {
-        for draft in &drafts {
-            if let Some(open) = &draft.open {
-                rustix::fs::fsync(&open.file)?;
-            }
+        for open in drafts.iter().filter_map(|draft| draft.open.as_ref()) {
+            rustix::fs::fsync(&open.file)?;
         }
+        // one file is there or not; of several a kill could leave some
+        let journal = if drafts.len() > 1 { Some(self.begin_journal(&drafts)?) } else { None };
         for draft in drafts {
             let Some(mut open) = draft.open else { return Err(Errno::IO) };
             let name = open.link(&draft.name)?;
             stored.push(Stored { name, bytes: draft.reserved.bytes, sha256: draft.sha256 });
             kept.push(draft.reserved);
         }
-        rustix::fs::fsync(&self.dir)
+        rustix::fs::fsync(&self.dir)?;
+        if let Some((name, _lock)) = journal {
+            rustix::fs::unlinkat(&self.dir, &name, AtFlags::empty())?;
+            rustix::fs::fsync(&self.dir)?;
+        }
+        Ok(())
     }
+
+    /// Writes down which files are about to get their names, so that another start can take those away again that a kill has left.
+    fn begin_journal(&self, drafts: &[Draft]) -> Result<(String, OwnedFd), Errno> {
+        let mut lines = String::new();
+        for open in drafts.iter().filter_map(|draft| draft.open.as_ref()) {
+            lines.push_str(&identity(&rustix::fs::fstat(&open.file)?));
+        }
+        let name = format!("{}{}{}{JOURNAL}", TEMPORARY.0, random_hex(), random_hex());
+        let file = rustix::fs::openat(&self.dir, &name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC, MODE)?;
+        let written = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .and_then(|()| write_all(&file, lines.as_bytes()))
+            .and_then(|()| rustix::fs::fsync(&file))
+            .and_then(|()| rustix::fs::fsync(&self.dir));
+        match written {
+            Ok(()) => Ok((name, file)),
+            Err(e) => {
+                // nothing has a name yet: the journal means nothing
+                let _ = rustix::fs::unlinkat(&self.dir, &name, AtFlags::empty());
+                Err(e)
+            }
+        }
+    }
+
+    /// Takes away what a journal names: the upload was never answered.
+    fn undo(&self, journal: &[u8]) {
+        for name in self.entries() {
+            if let Ok(stat) = rustix::fs::statat(&self.dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
+                && memchr::memmem::find(journal, identity(&stat).as_bytes()).is_some()
+            {
+                // one that can not be removed stays, whole
+                let _ = rustix::fs::unlinkat(&self.dir, name.as_str(), AtFlags::empty());
+            }
+        }
+    }
+}
+
+/// A line that only this file, in this state, has.
+fn identity(stat: &rustix::fs::Stat) -> String {
+    format!("[{} {} {} {}]\n", stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec)
+}
+
+fn write_all(file: &OwnedFd, bytes: &[u8]) -> Result<(), Errno> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match rustix::io::write(file, rest) {
+            Ok(n) => rest = &rest[n..],
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// Makes the folder of uploads if it is not there.
@@ -764,5 +839,64 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
     match std::fs::create_dir(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_for_people() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (1023, "1023 bytes"),
+            (1024, "1.0 KiB"),
+            (200_000, "195 KiB"),
+            (9_000_000, "8.6 MiB"),
+            (u64::MAX, "16.0 EiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn names_that_are_made_up() {
+        for (kind, extension) in [
+            ("image/png", ".png"),
+            ("text/plain; charset=utf-8", ".txt"),
+            ("application/json", ".json"),
+            ("", ".bin"),
+            ("x/unheard", ".bin"),
+        ] {
+            let name = made_up_name(kind);
+            assert!(name.starts_with("upload-2") && name.ends_with(extension), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_journal_names_is_taken_away_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = || Folder {
+            dir: rustix::fs::open(dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap(),
+            quota_bytes: u64::MAX,
+            held_bytes: AtomicU64::new(0),
+            reserved_bytes: AtomicU64::new(0),
+        };
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("kept", "kept");
+        write("half", "of a form");
+        let half = rustix::fs::stat(dir.path().join("half")).unwrap();
+        write(".upload-1.commit", &format!("{}[7 7 7 7]\n", identity(&half)));
+        write(".upload-2.part", "left");
+        write(".upload-3.part", "in use");
+        write(".hidden", "not ours");
+        let used = std::fs::File::open(dir.path().join(".upload-3.part")).unwrap();
+        rustix::fs::flock(&used, FlockOperation::LockExclusive).unwrap();
+        folder().clean();
+        let mut left = folder().entries();
+        left.sort();
+        assert_eq!(left, [".hidden", ".upload-3.part", "kept"]);
     }
 }
