@@ -53,7 +53,13 @@ pub fn raise_descriptors() -> usize {
 pub fn check(plan: &Plan) -> Result<(), Error> {
     bind(plan, false)?;
     open_log(plan, false)?;
-    Ok(())
+    match &plan.uploads {
+        Some(uploads) if !uploads.by_default && !uploads.folder.is_dir() && !can_create_in(uploads.folder.parent()) => Err(Error(format!(
+            "the folder of uploads {:?} can not be made; name another one with --uploads, or --uploads off",
+            uploads.folder
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// What happens while the server runs.

@@ -3,6 +3,7 @@
 //! A site is built whole from a plan. Handlers are an enum and not a trait: the set is ours, and one match shows it.
 
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,12 +14,15 @@ use crate::files::{Files, Policy, Served};
 use crate::http::Request;
 use crate::http::body::Inbound;
 use crate::http::path::CleanPath;
+use crate::http::refuse::Refuse;
 
 /// All that is served.
 #[derive(Debug)]
 pub struct Site {
     files: Files,
     uploads: Option<Uploads>,
+    /// Where the folder of uploads is below the root, if it is there: what is in it is served as uploads and not as files.
+    uploads_below: Option<Vec<u8>>,
 }
 
 /// Something that answers requests.
@@ -27,6 +31,8 @@ enum Handler<'a> {
     Files(&'a Files),
     /// Uploads, at a path below their address.
     Uploads(&'a Uploads, CleanPath),
+    /// Nothing is here.
+    Nothing,
 }
 
 impl Site {
@@ -39,7 +45,9 @@ impl Site {
         let policy = Policy::Site { immutable: plan.immutable };
         let files = Files::open(&plan.root, plan, policy, Arc::clone(blocking), started)?;
         let uploads = plan.uploads.as_ref().map(|rules| Uploads::open(rules, plan, blocking, started)).transpose()?;
-        Ok(Site { files, uploads })
+        let below =
+            plan.uploads.as_ref().and_then(|rules| Some(rules.folder.canonicalize().ok()?.strip_prefix(&plan.root).ok()?.to_owned()));
+        Ok(Site { files, uploads, uploads_below: below.map(|path| path.into_os_string().into_vec()) })
     }
 
     /// Answers a request.
@@ -47,6 +55,7 @@ impl Site {
         match self.handler(request) {
             Handler::Files(files) => files.serve(request, now),
             Handler::Uploads(uploads, path) => uploads.serve(request, path, inbound.clone(), now),
+            Handler::Nothing => Served::Ready(Refuse::not_found().into_response(request)),
         }
     }
 
@@ -55,6 +64,9 @@ impl Site {
             && let Some(path) = request.path.below(upload::SEGMENT)
         {
             return Handler::Uploads(uploads, path);
+        }
+        if self.uploads_below.as_ref().is_some_and(|folder| request.path.is_within(folder)) {
+            return Handler::Nothing;
         }
         Handler::Files(&self.files)
     }

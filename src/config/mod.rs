@@ -80,7 +80,7 @@ pub struct File {
     pub uploads: Option<UploadsTo>,
 
     /// Uploads can be made, but neither read nor listed
-    #[arg(long, env = "MILLPOND_UPLOADS_WRITE_ONLY", help_heading = "Uploads")]
+    #[arg(long, env = "MILLPOND_UPLOADS_WRITE_ONLY", value_parser = clap::builder::FalseyValueParser::new(), help_heading = "Uploads")]
     pub uploads_write_only: bool,
 
     /// Who may upload: a name and an argon2 or bcrypt hash of a password; may be given several times. Reading stays open

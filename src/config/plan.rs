@@ -108,6 +108,9 @@ fn uploads(file: &File, root: &Path, local: bool) -> Result<Option<Uploads>, Err
         Some(UploadsTo::Off) | None => return Ok(None),
     };
     let folder = std::path::absolute(&folder).map_err(|e| Error(format!("can not tell where {folder:?} is: {e}")))?;
+    if folder.canonicalize().is_ok_and(|folder| folder == root) {
+        return Err(Error("uploads can not go into the folder that is served itself; name another one with --uploads".into()));
+    }
     let (hosts, accounts) = (file.allow_host.clone(), file.upload_auth.clone());
     Ok(Some(Uploads { folder, by_default, local, hosts, write_only: file.uploads_write_only, accounts }))
 }

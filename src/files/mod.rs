@@ -83,7 +83,13 @@ impl Files {
     ///
     /// It can not be opened.
     pub fn open(path: &Path, plan: &Plan, policy: Policy, blocking: Arc<Blocking>, started: Instant) -> io::Result<Files> {
-        let cache = Cache::new(plan.limits.cache_size, plan.cached_descriptors);
+        // one bound for both: uploads get an eighth of it
+        let eighths = match policy {
+            Policy::Uploads => 1,
+            Policy::Site { .. } if plan.uploads.is_some() => 7,
+            Policy::Site { .. } => 8,
+        };
+        let cache = Cache::new(plan.limits.cache_size / 8 * eighths, (plan.cached_descriptors * eighths as usize / 8).max(1));
         let store = Store { root: Root::open(path)?, cache, policy };
         Ok(Files { store: Arc::new(store), blocking, started })
     }

@@ -634,7 +634,10 @@ struct Draft {
 impl Draft {
     async fn write(&mut self, bytes: &[u8]) -> Result<(), Refuse> {
         if !self.reserved.more(bytes.len() as u64) {
-            return Err(no_room());
+            let folder = Arc::clone(&self.reserved.folder);
+            if !self.blocking.run(move || folder.fits_after_a_recount(0)).await {
+                return Err(no_room());
+            }
         }
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -690,13 +693,14 @@ impl Folder {
     /// Whether so many bytes more fit into the quota and onto the disk.
     fn has_room_for(&self, bytes: u64) -> Result<(), Refuse> {
         let free = rustix::fs::fstatvfs(&self.dir).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-        let fits = || self.used().saturating_add(bytes) <= self.quota_bytes;
-        if free >= bytes && fits() {
-            return Ok(());
-        }
-        // others may have removed files
+        let fits = self.used().saturating_add(bytes) <= self.quota_bytes || self.fits_after_a_recount(bytes);
+        if free >= bytes && fits { Ok(()) } else { Err(no_room()) }
+    }
+
+    /// Counts what the folder holds, since others may have removed files; then says whether so many bytes more fit into the quota.
+    fn fits_after_a_recount(&self, bytes: u64) -> bool {
         self.held_bytes.store(self.held(), Ordering::Relaxed);
-        if free >= bytes && fits() { Ok(()) } else { Err(no_room()) }
+        self.used().saturating_add(bytes) <= self.quota_bytes
     }
 
     fn used(&self) -> u64 {
@@ -745,25 +749,34 @@ impl Folder {
     fn publish(&self, drafts: Vec<Draft>) -> Result<Vec<Stored>, Refuse> {
         let mut stored: Vec<Stored> = Vec::new();
         let mut kept = Vec::new();
-        let result = self.publish_all(drafts, &mut stored, &mut kept);
+        // goes after what it names
+        let mut journal = None;
+        let result = self.publish_all(drafts, &mut journal, &mut stored, &mut kept);
         if let Err(e) = result {
             for file in &stored {
                 // nothing more can be done about one that stays
                 let _ = rustix::fs::unlinkat(&self.dir, file.name.as_str(), AtFlags::empty());
             }
-            self.clean();
             return Err(write_failed(e));
         }
         kept.into_iter().for_each(Reserved::keep);
         Ok(stored)
     }
 
-    fn publish_all(&self, drafts: Vec<Draft>, stored: &mut Vec<Stored>, kept: &mut Vec<Reserved>) -> Result<(), Errno> {
+    fn publish_all<'a>(
+        &'a self,
+        drafts: Vec<Draft>,
+        journal: &mut Option<Journal<'a>>,
+        stored: &mut Vec<Stored>,
+        kept: &mut Vec<Reserved>,
+    ) -> Result<(), Errno> {
         for open in drafts.iter().filter_map(|draft| draft.open.as_ref()) {
             rustix::fs::fsync(&open.file)?;
         }
         // one file is there or not; of several a kill could leave some
-        let journal = if drafts.len() > 1 { Some(self.begin_journal(&drafts)?) } else { None };
+        if drafts.len() > 1 {
+            *journal = Some(self.begin_journal(&drafts)?);
+        }
         for draft in drafts {
             let Some(mut open) = draft.open else { return Err(Errno::IO) };
             let name = open.link(&draft.name)?;
@@ -771,33 +784,26 @@ impl Folder {
             kept.push(draft.reserved);
         }
         rustix::fs::fsync(&self.dir)?;
-        if let Some((name, _lock)) = journal {
-            rustix::fs::unlinkat(&self.dir, &name, AtFlags::empty())?;
+        if journal.take().is_some() {
             rustix::fs::fsync(&self.dir)?;
         }
         Ok(())
     }
 
     /// Writes down which files are about to get their names, so that another start can take those away again that a kill has left.
-    fn begin_journal(&self, drafts: &[Draft]) -> Result<(String, OwnedFd), Errno> {
+    fn begin_journal(&self, drafts: &[Draft]) -> Result<Journal<'_>, Errno> {
         let mut lines = String::new();
         for open in drafts.iter().filter_map(|draft| draft.open.as_ref()) {
             lines.push_str(&identity(&rustix::fs::fstat(&open.file)?));
         }
         let name = format!("{}{}{}{JOURNAL}", TEMPORARY.0, random_hex(), random_hex());
         let file = rustix::fs::openat(&self.dir, &name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC, MODE)?;
-        let written = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
-            .and_then(|()| write_all(&file, lines.as_bytes()))
-            .and_then(|()| rustix::fs::fsync(&file))
-            .and_then(|()| rustix::fs::fsync(&self.dir));
-        match written {
-            Ok(()) => Ok((name, file)),
-            Err(e) => {
-                // nothing has a name yet: the journal means nothing
-                let _ = rustix::fs::unlinkat(&self.dir, &name, AtFlags::empty());
-                Err(e)
-            }
-        }
+        let journal = Journal { folder: self, name, file };
+        rustix::fs::flock(&journal.file, FlockOperation::NonBlockingLockExclusive)?;
+        write_all(&journal.file, lines.as_bytes())?;
+        rustix::fs::fsync(&journal.file)?;
+        rustix::fs::fsync(&self.dir)?;
+        Ok(journal)
     }
 
     /// Takes away what a journal names: the upload was never answered.
@@ -810,6 +816,20 @@ impl Folder {
                 let _ = rustix::fs::unlinkat(&self.dir, name.as_str(), AtFlags::empty());
             }
         }
+    }
+}
+
+/// The journal of a form whose files get their names; it is removed when this goes, and locked until then.
+struct Journal<'a> {
+    folder: &'a Folder,
+    name: String,
+    file: OwnedFd,
+}
+
+impl Drop for Journal<'_> {
+    fn drop(&mut self) {
+        // one that stays is found at the next start: the files it names are taken away then
+        let _ = rustix::fs::unlinkat(&self.folder.dir, &self.name, AtFlags::empty());
     }
 }
 

@@ -76,6 +76,11 @@ impl CleanPath {
         Some(CleanPath(rest.strip_prefix(b"/")?.to_vec()))
     }
 
+    /// Whether the path is that of a folder, given relative to the root and without a slash at its end, or of something in it.
+    pub fn is_within(&self, folder: &[u8]) -> bool {
+        self.0.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || folder.is_empty() || rest[0] == b'/')
+    }
+
     /// Forgets the path; the buffer keeps its room.
     pub fn clear(&mut self) {
         self.0.clear();
