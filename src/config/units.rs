@@ -156,7 +156,8 @@ impl FromStr for Account {
         if user.is_empty() {
             return Err("the name in front of the colon is empty".into());
         }
-        if !["$argon2", "$2a$", "$2b$", "$2x$", "$2y$"].iter().any(|form| hash.starts_with(form)) {
+        let is_argon2 = hash.starts_with("$argon2") && argon2::PasswordHash::new(hash).is_ok_and(|hash| hash.hash.is_some());
+        if !is_argon2 && hash.parse::<bcrypt::HashParts>().is_err() {
             return Err("expected a hash of argon2 ($argon2id$..) or bcrypt ($2b$..) behind the colon".into());
         }
         Ok(Account { user: user.into(), hash: hash.into() })

@@ -168,8 +168,14 @@ impl Store {
             Err(Found::Denied) => Kind::Denied,
             Err(_) => Kind::Nothing,
         };
+        // of uploads only small files are remembered: a miss may be filled at any time, and an open file would keep its room on the
+        // disk after it was removed
+        let is_small = matches!(&kind, Kind::File(Ready { content: Content::Mem(_), .. }));
+        let is_kept = self.policy != Policy::Uploads || is_small;
         let entry = Arc::new(Entry::new(kind, now_ms));
-        self.cache.put(path.as_bytes(), &entry);
+        if is_kept {
+            self.cache.put(path.as_bytes(), &entry);
+        }
         Ok(entry)
     }
 

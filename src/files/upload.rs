@@ -44,6 +44,10 @@ pub const SEGMENT: &[u8] = b"uploads";
 const METHODS: &str = "GET, HEAD, POST";
 /// Parts of a form: more than anybody chooses by hand.
 const PARTS: usize = 1000;
+/// Bytes of a boundary (RFC 2046 section 5.1.1).
+const BOUNDARY_BYTES: usize = 70;
+/// Characters of the name of a text field that are told in the answer.
+const FIELD_NAME_CHARS: usize = 64;
 /// Bytes of the head of a part: a long name fits many times.
 const PART_HEAD_BYTES: u64 = 16 << 10;
 /// Bytes that are gathered before they are written; two such buffers are all that an upload holds, beside what is being read.
@@ -107,7 +111,7 @@ impl Uploads {
             reserved_bytes: AtomicU64::new(0),
         };
         folder.clean();
-        folder.held_bytes.store(folder.held(), Ordering::Relaxed);
+        folder.recount();
         Ok(Uploads {
             folder: Arc::new(folder),
             files: Files::open(&path, plan, Policy::Uploads, Arc::clone(blocking), started)?,
@@ -133,7 +137,10 @@ impl Uploads {
             },
             Method::GET | Method::HEAD if is_top && !request.path.is_folder() => Served::Ready(super::to_folder(request)),
             Method::GET | Method::HEAD if is_top => self.page(request),
-            Method::GET | Method::HEAD if self.rules.write_only => Served::Ready(Refuse::not_found().into_response(request)),
+            // there are no folders in it
+            Method::GET | Method::HEAD if self.rules.write_only || path.segments().count() > 1 || path.is_folder() => {
+                Served::Ready(Refuse::not_found().into_response(request))
+            }
             Method::GET | Method::HEAD => self.files.serve_path(&path, request, now),
             _ => Served::Ready(Refuse::method(if is_top { METHODS } else { super::METHODS }).into_response(request)),
         }
@@ -157,15 +164,17 @@ impl Uploads {
     /// Stores what a request carries: all of it or nothing.
     async fn store(&self, request: &Request, inbound: Inbound) -> Result<(Vec<Stored>, Vec<String>), Refuse> {
         self.authorize(request).await?;
-        if let Framing::Length(bytes) = request.framing {
-            let folder = Arc::clone(&self.folder);
-            self.blocking.run(move || folder.has_room_for(bytes)).await?;
-        }
         let body = Limited { inbound, left: self.limit_bytes };
         let content_type = request.field(&CONTENT_TYPE).unwrap_or_default();
-        let is_form = content_type.get(..19).is_some_and(|t| t.eq_ignore_ascii_case(b"multipart/form-data"));
+        let essence = content_type.split(|&b| b == b';').next().unwrap_or_default().trim_ascii();
+        let is_form = essence.eq_ignore_ascii_case(b"multipart/form-data");
+        let bytes = if let Framing::Length(bytes) = request.framing { bytes } else { 0 };
+        let folder = Arc::clone(&self.folder);
+        // how much of a form is files is not known yet
+        let quota_bytes = if is_form { 0 } else { bytes };
+        self.blocking.run(move || folder.has_room_for(bytes, quota_bytes)).await?;
         let (drafts, ignored) = if is_form {
-            let boundary = std::str::from_utf8(content_type).ok().and_then(|t| multer::parse_boundary(t).ok());
+            let boundary = disposition::parameter(content_type, "boundary").filter(|b| (1..=BOUNDARY_BYTES).contains(&b.len()));
             self.store_form(body, boundary.ok_or(Refuse::bad("The form has no boundary."))?).await?
         } else {
             (vec![self.store_body(request, body).await?], Vec::new())
@@ -192,6 +201,7 @@ impl Uploads {
 
     /// A form: each of its parts with a file name is a file.
     async fn store_form(&self, body: Limited, boundary: String) -> Result<(Vec<Draft>, Vec<String>), Refuse> {
+        let (inbound, limit_bytes) = (body.inbound.clone(), body.left);
         let fed = Arc::new(Feed { bytes: AtomicU64::new(0), most: AtomicU64::new(0) });
         let stream = futures_util::stream::unfold((body, Arc::clone(&fed)), |(mut body, fed)| async move {
             let piece = match body.next().await {
@@ -220,7 +230,8 @@ impl Uploads {
             let kind = part.content_type().map(ToString::to_string).unwrap_or_default();
             let Some(given) = disposition::file_name(&disposition) else {
                 while part.chunk().await.map_err(malformed)?.is_some() {}
-                ignored.push(disposition::field_name(&disposition).unwrap_or_default());
+                let name = disposition::parameter(&disposition, "name").unwrap_or_default();
+                ignored.push(name.chars().take(FIELD_NAME_CHARS).collect());
                 continue;
             };
             let was_named = !given.is_empty();
@@ -241,6 +252,9 @@ impl Uploads {
                 drafts.push(draft);
             }
         }
+        // what follows the form is not looked at, but it has to come: the request may still be cut off
+        let mut rest = Limited { inbound, left: limit_bytes.saturating_sub(fed.bytes.load(Ordering::Relaxed)) };
+        while rest.next().await?.is_some() {}
         if drafts.is_empty() {
             return Err(Refuse::new(StatusCode::BAD_REQUEST, "The form has no file in it."));
         }
@@ -537,11 +551,15 @@ struct Reserved {
 }
 
 impl Reserved {
-    /// Takes up more; says whether there was room.
+    /// Takes up more if there is room; says whether there was.
     fn more(&mut self, bytes: u64) -> bool {
-        self.bytes += bytes;
-        self.folder.reserved_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.folder.used() <= self.folder.quota_bytes
+        let free = self.folder.quota_bytes.saturating_sub(self.folder.held_bytes.load(Ordering::Relaxed));
+        let add = |reserved: u64| reserved.checked_add(bytes).filter(|sum| *sum <= free);
+        let is_taken = self.folder.reserved_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok();
+        if is_taken {
+            self.bytes += bytes;
+        }
+        is_taken
     }
 
     /// The upload is kept: the file itself takes up the room now.
@@ -635,7 +653,8 @@ impl Draft {
     async fn write(&mut self, bytes: &[u8]) -> Result<(), Refuse> {
         if !self.reserved.more(bytes.len() as u64) {
             let folder = Arc::clone(&self.reserved.folder);
-            if !self.blocking.run(move || folder.fits_after_a_recount(0)).await {
+            self.blocking.run(move || folder.recount()).await;
+            if !self.reserved.more(bytes.len() as u64) {
                 return Err(no_room());
             }
         }
@@ -690,17 +709,19 @@ impl Draft {
 }
 
 impl Folder {
-    /// Whether so many bytes more fit into the quota and onto the disk.
-    fn has_room_for(&self, bytes: u64) -> Result<(), Refuse> {
+    /// Whether so many bytes more fit onto the disk, and so many into the quota.
+    fn has_room_for(&self, bytes: u64, quota_bytes: u64) -> Result<(), Refuse> {
         let free = rustix::fs::fstatvfs(&self.dir).map_or(u64::MAX, |fs| fs.f_bavail.saturating_mul(fs.f_frsize));
-        let fits = self.used().saturating_add(bytes) <= self.quota_bytes || self.fits_after_a_recount(bytes);
+        self.recount();
+        let fits = self.used().saturating_add(quota_bytes) <= self.quota_bytes;
         if free >= bytes && fits { Ok(()) } else { Err(no_room()) }
     }
 
-    /// Counts what the folder holds, since others may have removed files; then says whether so many bytes more fit into the quota.
-    fn fits_after_a_recount(&self, bytes: u64) -> bool {
-        self.held_bytes.store(self.held(), Ordering::Relaxed);
-        self.used().saturating_add(bytes) <= self.quota_bytes
+    /// Counts what the folder holds, if that matters: others may have put files there, or removed some.
+    fn recount(&self) {
+        if self.quota_bytes != u64::MAX {
+            self.held_bytes.store(self.held(), Ordering::Relaxed);
+        }
     }
 
     fn used(&self) -> u64 {

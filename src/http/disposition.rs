@@ -3,22 +3,25 @@
 /// Bytes of a file name that file systems take.
 pub const NAME_BYTES: usize = 255;
 
-/// The file name in a Content-Disposition value: `filename*` before `filename`.
+/// The file name in a Content-Disposition value: `filename*` before `filename`. It is empty where there is one that can not be read.
 pub fn file_name(value: &[u8]) -> Option<String> {
-    let (mut plain, mut extended) = (None, None);
+    let (mut plain, mut extended, mut is_file) = (None, None, false);
     for (name, value) in parameters(value) {
         if name.eq_ignore_ascii_case(b"filename") {
+            is_file = true;
             plain.get_or_insert(String::from_utf8_lossy(&value).into_owned());
         } else if name.eq_ignore_ascii_case(b"filename*") {
+            is_file = true;
             extended = extended.or_else(|| decode_extended(&value));
         }
     }
-    extended.or(plain)
+    extended.or(plain).or(is_file.then(String::new))
 }
 
-/// The `name` of a part of a form.
-pub fn field_name(value: &[u8]) -> Option<String> {
-    parameters(value).find(|(name, _)| name.eq_ignore_ascii_case(b"name")).map(|(_, value)| String::from_utf8_lossy(&value).into_owned())
+/// The value of a parameter, as of `name` in a part of a form, or `boundary` in a Content-Type.
+pub fn parameter(value: &[u8], wanted: &str) -> Option<String> {
+    let mut found = parameters(value).filter(|(name, _)| name.eq_ignore_ascii_case(wanted.as_bytes()));
+    found.next().map(|(_, value)| String::from_utf8_lossy(&value).into_owned())
 }
 
 /// The parameters behind the first semicolon; quoted values without their quotes and escapes.
@@ -108,7 +111,7 @@ mod tests {
 
     #[test]
     fn names_in_dispositions() {
-        let cases: [(&str, Option<&str>); 12] = [
+        let cases: [(&str, Option<&str>); 14] = [
             ("attachment; filename=a.txt", Some("a.txt")),
             ("form-data; name=\"f\"; filename=\"a b.txt\"", Some("a b.txt")),
             ("form-data; filename=\"a;b=c.txt\"; name=x", Some("a;b=c.txt")),
@@ -119,13 +122,15 @@ mod tests {
             ("attachment; filename*=latin1\'\'a; filename=b", Some("b")),
             ("attachment; FILENAME = a ; x", Some("a")),
             ("form-data; name=\"f\"; filename=\"\"", Some("")),
+            ("form-data; filename*=utf-16''a", Some("")),
+            ("form-data; filename*=utf-8''%ff", Some("")),
             ("form-data; name=\"f\"", None),
             ("", None),
         ];
         for (value, expected) in cases {
             assert_eq!(file_name(value.as_bytes()).as_deref(), expected, "{value}");
         }
-        assert_eq!(field_name(b"form-data; name=\"a b\"").as_deref(), Some("a b"));
+        assert_eq!(parameter(b"form-data; name=\"a b\"", "name").as_deref(), Some("a b"));
     }
 
     #[test]
