@@ -29,6 +29,7 @@ mod sample;
 mod shutdown;
 mod symlinks;
 mod system_calls;
+mod uploads;
 mod walls;
 mod wire;
 
