@@ -453,7 +453,9 @@ pub mod tests {
 
     #[test]
     fn targets() {
-        let cases: [(&str, Option<(&str, &str, Option<&str>)>); 24] = [
+        /// Path, authority and query.
+        type Told<'a> = Option<(&'a str, &'a str, Option<&'a str>)>;
+        let cases: [(&str, Told); 24] = [
             ("GET /a?b=c", Some(("a", "h", Some("b=c")))),
             ("GET /a?", Some(("a", "h", Some("")))),
             ("GET /?/../..", Some(("", "h", Some("/../..")))),
