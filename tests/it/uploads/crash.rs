@@ -14,7 +14,7 @@ use super::{FORM, form, listing, request, sha256};
 use crate::client::Client;
 use crate::harness::{Builder, Server, Tree, assert_same_bytes, noise};
 
-const ROUNDS: u64 = 30;
+const ROUNDS: u64 = 100;
 const CLIENTS: u64 = 4;
 
 /// The name of a file tells what it has to hold.
