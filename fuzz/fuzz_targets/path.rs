@@ -40,6 +40,16 @@ fn check(raw: &[u8]) {
         assert!(segment != b"." && segment != b".." && !segment.iter().any(|b| b"\0/\\".contains(b)), "{segment:?}");
     }
 
+    if let Some((first, rest)) = segments.split_first() {
+        let below = path.below(first).expect("it is below its own first segment");
+        assert_eq!(below.segments().map(<[u8]>::to_vec).collect::<Vec<_>>(), rest);
+        assert!(!below.as_bytes().starts_with(b"/"));
+        // a name that only begins alike is another one
+        let (_, part) = first.split_last().expect("no segment is empty");
+        assert_eq!(path.below(part), None);
+        assert!(path.is_within(first) && path.is_within(b"") && (part.is_empty() || !path.is_within(part)));
+    }
+
     let location = path.to_location();
     assert!(location.starts_with('/') && !location.starts_with("//"), "{location}");
     assert!(location.bytes().all(|b| b.is_ascii_graphic() && !b"\"<>\\^`{|}?#".contains(&b)), "{location}");

@@ -111,7 +111,7 @@ fn too_long() -> Refuse {
 /// for HEAD.
 pub fn parse(head: &[u8], bounds: &Bounds, request: &mut Request) -> Result<(), Refuse> {
     request.head.extend_from_slice(head);
-    let line_end = memchr::memchr(b'\n', head).map_or(head.len(), |lf| lf - 1);
+    let line_end = memchr::memchr(b'\n', head).map_or(head.len(), |lf| lf.saturating_sub(1));
     request.line = 0..line_end;
     let target = request_line(&head[..line_end], bounds, request)?;
     let fields = head.get(line_end + 2..).unwrap_or_default();
