@@ -93,7 +93,7 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
         limits: plan.limits.clone(),
         lingering: plan.lingering,
         log,
-        counters: Counters::default(),
+        counters: Counters::new(plan.threads),
         blocking,
     });
     tell_panics(&shared);
@@ -342,7 +342,7 @@ fn farewell(shared: &Shared) {
     say(&format!(
         "stopped: {} connections ({by_worker}), {} requests, {} shed, {} panics, {dropped} log lines dropped",
         served.iter().sum::<usize>(),
-        counters.requests.load(Ordering::Relaxed),
+        counters.requests(),
         counters.shed.load(Ordering::Relaxed),
         counters.panics.load(Ordering::Relaxed),
     ));

@@ -5,17 +5,17 @@
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::task::yield_now;
 
-use super::Moment;
 use super::conn::{Alarm, Io, Link};
 use super::spare;
 use super::write::Outgoing;
+use super::{Moment, Shared};
 use crate::files::Served;
 use crate::http::body::{Body, Chunk, Inbound, Source};
 use crate::http::h1::encode::{self, CONTINUE, Framing};
@@ -36,8 +36,11 @@ const ROOM_BYTES: usize = 2 << 10;
 /// Serves a connection until it ends; returns why it ended, and whether it has to linger.
 pub async fn serve(link: &mut Link) -> (End, bool) {
     let conn = Conn::new(link.shared.bounds.clone(), link.accepted);
+    // the reference count is shared by all workers: it is touched once a connection, and not once a request
+    let shared = Arc::clone(&link.shared);
     let mut driver = Driver {
         link,
+        shared: &shared,
         conn,
         input: Input::default(),
         out: spare::outgoing(),
@@ -56,6 +59,7 @@ pub async fn serve(link: &mut Link) -> (End, bool) {
 
 struct Driver<'a> {
     link: &'a mut Link,
+    shared: &'a Shared,
     conn: Conn,
     input: Input,
     out: Outgoing,
@@ -189,8 +193,7 @@ impl Driver<'_> {
         let inbound = Inbound::new(self.request.framing);
         #[cfg(debug_assertions)]
         let fault = super::fault::asked(&self.request);
-        let Driver { link, conn, input, out, request, now, .. } = &mut *self;
-        let shared = link.shared.clone();
+        let Driver { link, shared, conn, input, out, request, now, .. } = &mut *self;
         let serve = || {
             #[cfg(debug_assertions)]
             if let Some(fault) = &fault
@@ -282,7 +285,7 @@ impl Driver<'_> {
             Body::Chunks(chunks) => self.out.chunks(chunks),
             Body::Stream(source) => made_on_the_way = Some((source, framing)),
         }
-        self.link.shared.counters.requests.fetch_add(1, Ordering::Relaxed);
+        self.shared.counters.request(self.link.worker.index);
         if self.link.shared.log.is_on() {
             let request = std::mem::replace(&mut self.request, spare::request());
             let body_ends = if made_on_the_way.is_some() { u64::MAX } else { self.out.put() };
@@ -324,11 +327,10 @@ impl Driver<'_> {
 
 /// Sends all that is in `out`; returns whether that had to wait. A client that takes nothing for the write timeout ends it.
 async fn send(out: &mut Outgoing, link: &mut Link) -> Result<bool, End> {
-    let timeout = link.shared.limits.write_timeout;
-    let blocking = link.shared.blocking.clone();
+    let Link { io, shared, .. } = link;
     let mut progress: Option<(u64, Instant)> = None;
     let mut alarm = Alarm::default();
-    let sent = poll_fn(|cx| match out.poll_send(&mut link.io, &blocking, cx) {
+    let sent = poll_fn(|cx| match out.poll_send(io, &shared.blocking, cx) {
         Poll::Ready(sent) => Poll::Ready(Some(sent)),
         Poll::Pending => {
             let since = match progress {
@@ -336,7 +338,7 @@ async fn send(out: &mut Outgoing, link: &mut Link) -> Result<bool, End> {
                 _ => Instant::now(),
             };
             progress = Some((out.sent(), since));
-            if alarm.poll(cx, since + timeout) { Poll::Ready(None) } else { Poll::Pending }
+            if alarm.poll(cx, since + shared.limits.write_timeout) { Poll::Ready(None) } else { Poll::Pending }
         }
     })
     .await;

@@ -51,10 +51,9 @@ pub enum End {
 }
 
 /// What was counted since the start.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counters {
-    /// Requests that were answered.
-    pub requests: AtomicU64,
+    requests: Box<[Apart]>,
     /// Connections that were answered with 503 because the queue was full.
     pub shed: AtomicU64,
     /// Panics that were caught.
@@ -62,7 +61,28 @@ pub struct Counters {
     ends: [AtomicU64; 9],
 }
 
+/// A counter with a cache line of its own, so that workers do not wait for each other.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Apart(AtomicU64);
+
 impl Counters {
+    /// Counters for so many workers.
+    pub fn new(workers: usize) -> Counters {
+        let requests = (0..workers).map(|_| Apart::default()).collect();
+        Counters { requests, shed: AtomicU64::new(0), panics: AtomicU64::new(0), ends: Default::default() }
+    }
+
+    /// Counts a request that this worker answered.
+    pub fn request(&self, worker: usize) {
+        self.requests[worker].0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that were answered.
+    pub fn requests(&self) -> u64 {
+        self.requests.iter().map(|count| count.0.load(Ordering::Relaxed)).sum()
+    }
+
     /// Counts the end of a connection.
     pub fn end(&self, end: End) {
         self.ends[end as usize].fetch_add(1, Ordering::Relaxed);
