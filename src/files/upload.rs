@@ -11,8 +11,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use argon2::{Argon2, PasswordVerifier};
@@ -85,6 +85,8 @@ struct Folder {
     held_bytes: AtomicU64,
     /// What is being written to it.
     reserved_bytes: AtomicU64,
+    /// Held while files are counted, and while one goes over from being written to being held.
+    counting: Mutex<()>,
 }
 
 /// A file that is stored.
@@ -109,6 +111,7 @@ impl Uploads {
             quota_bytes: plan.limits.upload_quota.unwrap_or(u64::MAX),
             held_bytes: AtomicU64::new(0),
             reserved_bytes: AtomicU64::new(0),
+            counting: Mutex::new(()),
         };
         folder.clean();
         folder.recount();
@@ -720,6 +723,7 @@ impl Folder {
     /// Counts what the folder holds, if that matters: others may have put files there, or removed some.
     fn recount(&self) {
         if self.quota_bytes != u64::MAX {
+            let _counting = self.count();
             self.held_bytes.store(self.held(), Ordering::Relaxed);
         }
     }
@@ -769,28 +773,23 @@ impl Folder {
     /// Brings all files to the disk, gives them their names, and brings those to the disk too: all or none.
     fn publish(&self, drafts: Vec<Draft>) -> Result<Vec<Stored>, Refuse> {
         let mut stored: Vec<Stored> = Vec::new();
-        let mut kept = Vec::new();
         // goes after what it names
         let mut journal = None;
-        let result = self.publish_all(drafts, &mut journal, &mut stored, &mut kept);
+        let result = self.publish_all(drafts, &mut journal, &mut stored);
         if let Err(e) = result {
             for file in &stored {
+                let _counting = self.count();
                 // nothing more can be done about one that stays
                 let _ = rustix::fs::unlinkat(&self.dir, file.name.as_str(), AtFlags::empty());
+                // never refused: the closure always has a value
+                let _ = self.held_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| Some(held.saturating_sub(file.bytes)));
             }
             return Err(write_failed(e));
         }
-        kept.into_iter().for_each(Reserved::keep);
         Ok(stored)
     }
 
-    fn publish_all<'a>(
-        &'a self,
-        drafts: Vec<Draft>,
-        journal: &mut Option<Journal<'a>>,
-        stored: &mut Vec<Stored>,
-        kept: &mut Vec<Reserved>,
-    ) -> Result<(), Errno> {
+    fn publish_all<'a>(&'a self, drafts: Vec<Draft>, journal: &mut Option<Journal<'a>>, stored: &mut Vec<Stored>) -> Result<(), Errno> {
         for open in drafts.iter().filter_map(|draft| draft.open.as_ref()) {
             rustix::fs::fsync(&open.file)?;
         }
@@ -800,15 +799,22 @@ impl Folder {
         }
         for draft in drafts {
             let Some(mut open) = draft.open else { return Err(Errno::IO) };
+            let _counting = self.count();
             let name = open.link(&draft.name)?;
             stored.push(Stored { name, bytes: draft.reserved.bytes, sha256: draft.sha256 });
-            kept.push(draft.reserved);
+            draft.reserved.keep();
         }
         rustix::fs::fsync(&self.dir)?;
-        if journal.take().is_some() {
+        if let Some(journal) = journal {
+            journal.remove()?;
             rustix::fs::fsync(&self.dir)?;
         }
         Ok(())
+    }
+
+    /// Holds the count of the folder still: a file is either seen in it or counted as one that is being written, never both or neither.
+    fn count(&self) -> MutexGuard<'_, ()> {
+        self.counting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes down which files are about to get their names, so that another start can take those away again that a kill has left.
@@ -845,6 +851,14 @@ struct Journal<'a> {
     folder: &'a Folder,
     name: String,
     file: OwnedFd,
+}
+
+impl Journal<'_> {
+    /// Takes it away for good, or empties it: from then on what it named stays.
+    fn remove(&self) -> Result<(), Errno> {
+        rustix::fs::unlinkat(&self.folder.dir, &self.name, AtFlags::empty())
+            .or_else(|_| rustix::fs::ftruncate(&self.file, 0).and_then(|()| rustix::fs::fsync(&self.file)))
+    }
 }
 
 impl Drop for Journal<'_> {
@@ -924,6 +938,7 @@ mod tests {
             quota_bytes: u64::MAX,
             held_bytes: AtomicU64::new(0),
             reserved_bytes: AtomicU64::new(0),
+            counting: Mutex::new(()),
         };
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         write("kept", "kept");

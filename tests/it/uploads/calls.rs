@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use super::{FORM, folder, form, listing, open_files, post, post_form, post_named, receipt};
+use super::{FORM, folder, form, listing, open_files, post, post_form, post_named, receipt, request};
 use crate::harness::{Builder, Server, Tree, noise, pause, until};
 
 const CALLS: &str = "openat,openat2,write,pwrite64,writev,pwritev,pwritev2,fsync,fdatasync,link,linkat,rename,renameat,renameat2,unlink,unlinkat,\
@@ -230,6 +230,51 @@ fn a_lookup_that_was_under_way_is_not_remembered() {
         let after = server.get(&target);
         assert_eq!(after.status, 200, "{name}: right after its 201, and the lookup before it said {found}");
         assert_eq!(after.text(), "stored", "{name}");
+    }
+}
+
+/// The folder is being counted for one upload while another gets its name: the quota holds all the same.
+#[test]
+fn the_quota_holds_while_the_folder_is_counted() {
+    let wrapper = ["-e", "inject=getdents64:delay_exit=400000"];
+    let args = ["--threads", "2", "--upload-quota", "1000"];
+    let Some(builder) = traced(&args, "getdents64", &wrapper, Path::new("/dev/null")) else { return };
+    let server = builder.start();
+    let mut first = server.connect();
+    let whole = request(&server, "/uploads/?name=first.bin", "", &noise(1, 600));
+    first.send(&whole[..whole.len() - 1]);
+    until("the first has begun", || open_files(&server, &folder(&server)) == 1);
+    let mut second = server.connect();
+    second.send(request(&server, "/uploads/?name=second.bin", "", &noise(2, 600)));
+    until("the folder is being counted for the second", || is_held(&server));
+    first.send(&whole[whole.len() - 1..]);
+    let statuses = [first.answer().status, second.answer().status];
+    let bytes: u64 = fs::read_dir(folder(&server)).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes <= 1_000, "{bytes} bytes are in a folder that may hold 1000; the two answers were {statuses:?}");
+}
+
+/// The note by which a form is undone after a kill can not be taken away: then the form is not stored, or it stays for good.
+#[test]
+fn a_form_that_was_answered_is_not_undone() {
+    for which in 1..=3 {
+        let inject = format!("inject=unlinkat,unlink:error=EIO:when={which}");
+        let tree = Tree::site();
+        let root = tree.root();
+        let Some(builder) = traced(ONE, CALLS, &["-e", &inject], Path::new("/dev/null")) else { return };
+        let server = builder.root(&root).start();
+        let answer = post_form(&server, &[("name=\"f\"; filename=\"one.bin\"", b"one"), ("name=\"f\"; filename=\"two.bin\"", b"two")]);
+        server.signal(rustix::process::Signal::KILL);
+        server.finish();
+        let server = Builder::new(&[]).root(&root).start();
+        let name = format!("unlink {which} failed, answered with {}", answer.status);
+        let left: Vec<String> = listing(&root.join("uploads")).into_iter().filter(|name| !name.starts_with('.')).collect();
+        if answer.status == 201 {
+            assert_eq!(left, ["one.bin", "two.bin"], "{name}");
+        } else {
+            assert!([500, 507].contains(&answer.status), "{name}");
+            assert_eq!(left, Vec::<String>::new(), "{name}");
+        }
+        server.assert_well(&name);
     }
 }
 

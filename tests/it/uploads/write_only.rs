@@ -106,6 +106,28 @@ fn the_count_on_the_page_is_a_number_or_nothing() {
     server.assert_well("odd counts");
 }
 
+/// A folder below the root is not read as a part of the site either.
+#[test]
+fn a_named_folder_below_the_root() {
+    for below in ["drop", "sub/drop"] {
+        let tree = Tree::site();
+        tree.write(format!("{below}/there.txt"), INSIDE);
+        tree.write(format!("{below}/index.html"), INSIDE);
+        let given = tree.path(below);
+        let server = Builder::new(&["--uploads-write-only", "--uploads"]).arg(&given).tree(tree).start();
+        assert_eq!(post(&server, "/uploads/?name=new.txt", "", INSIDE).status, 201);
+        for name in ["there.txt", "new.txt", "index.html", "", "./there.txt", "x/../there.txt"] {
+            for target in
+                [format!("/{below}/{name}"), format!("/sub/../{below}/{name}"), format!("//{below}//{name}"), format!("/uploads/{name}")]
+            {
+                let answer = server.get(&target);
+                assert!(!answer.text().contains(INSIDE), "{target}: {}", answer.status);
+            }
+        }
+        server.assert_well(below);
+    }
+}
+
 #[test]
 fn no_method_reads() {
     let server = start();
