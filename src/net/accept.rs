@@ -104,8 +104,8 @@ impl Acceptor {
             match self.accept() {
                 Ok(accepted) => self.put(accepted),
                 Err(Errno::AGAIN) => return,
-                Err(e) if is_shortage(e) => sleep(SHORTAGE_REST).await,
-                Err(_) => {}
+                Err(e) if is_of_the_client(e) => {}
+                Err(_) => sleep(SHORTAGE_REST).await,
             }
         }
     }
@@ -140,16 +140,7 @@ impl Acceptor {
                     self.tell_shortage(e);
                     return sleep(SHORTAGE_REST).await;
                 }
-                // a client that is gone already, or an error of its network
-                Err(
-                    Errno::CONNABORTED
-                    | Errno::INTR
-                    | Errno::PROTO
-                    | Errno::NETDOWN
-                    | Errno::NETUNREACH
-                    | Errno::HOSTUNREACH
-                    | Errno::HOSTDOWN,
-                ) => {}
+                Err(e) if is_of_the_client(e) => {}
                 Err(e) => {
                     self.tell(&format!("new connections can not be accepted: {e}"));
                     return sleep(SHORTAGE_REST).await;
@@ -217,4 +208,10 @@ impl Acceptor {
 /// Whether it is this process, or the machine, that has no means for another connection.
 fn is_shortage(e: Errno) -> bool {
     matches!(e, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+}
+
+/// Whether a client is gone already, or its network is.
+fn is_of_the_client(e: Errno) -> bool {
+    use Errno as E;
+    matches!(e, E::CONNABORTED | E::INTR | E::PROTO | E::NETDOWN | E::NETUNREACH | E::HOSTUNREACH | E::HOSTDOWN)
 }
