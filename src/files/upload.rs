@@ -7,6 +7,7 @@
 use std::error::Error as StdError;
 use std::fmt::Write as _;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 
 use super::blocking::Blocking;
 use super::root::{Found, How};
@@ -52,6 +54,8 @@ const FIELD_NAME_CHARS: usize = 64;
 const PART_HEAD_BYTES: u64 = 16 << 10;
 /// Bytes that are gathered before they are written; two such buffers are all that an upload holds, beside what is being read.
 const BUFFER_BYTES: usize = 96 << 10;
+/// Passwords that are verified at the same time: each takes a processor and, by its hash, tens of megabytes.
+const VERIFYING: usize = 2;
 /// Names that are tried before an upload is given up.
 const NAMES: u32 = 10_000;
 /// Permissions of what is stored.
@@ -74,6 +78,11 @@ pub struct Uploads {
     rules: Rules,
     limit_bytes: u64,
     page_policy: String,
+    /// Leave to verify a password.
+    verifying: Semaphore,
+    /// Chooses the account whose work stands in for that of a name that is not known: always the same one for a name, and nobody
+    /// outside can tell which.
+    stand_in: RandomState,
 }
 
 /// The folder of uploads, open.
@@ -122,6 +131,8 @@ impl Uploads {
             rules: rules.clone(),
             limit_bytes: plan.limits.upload_limit,
             page_policy: page_policy(),
+            verifying: Semaphore::new(VERIFYING),
+            stand_in: RandomState::new(),
         })
     }
 
@@ -280,14 +291,20 @@ impl Uploads {
         })
     }
 
-    /// Asks for a name and a password, if there are accounts. The work is the same whether the name is known or not.
+    /// Asks for a name and a password, if there are accounts. How long it takes does not tell whether the name is known.
     async fn authorize(&self, request: &Request) -> Result<(), Refuse> {
-        let Some(any) = self.rules.accounts.first().cloned() else { return Ok(()) };
+        let accounts = &self.rules.accounts;
+        if accounts.is_empty() {
+            return Ok(());
+        }
         let field = Some((WWW_AUTHENTICATE, "Basic realm=\"uploads\", charset=\"UTF-8\"".into()));
         let refuse = Refuse { field, ..Refuse::new(StatusCode::UNAUTHORIZED, "Uploads need a name and a password here.") };
         let Some((user, password)) = request.field(&AUTHORIZATION).and_then(credentials) else { return Err(refuse) };
-        let mut known = self.rules.accounts.iter().filter(|account| account.user == user);
-        let (account, is_known) = known.next().map_or((any, false), |account| (account.clone(), true));
+        let stand_in = self.stand_in.hash_one(&user) as usize % accounts.len();
+        let known = accounts.iter().find(|account| account.user == user);
+        let (account, is_known) = (known.unwrap_or(&accounts[stand_in]).clone(), known.is_some());
+        // the semaphore is never closed
+        let _leave = self.verifying.acquire().await;
         let is_right = self.blocking.run(move || verify(&account.hash, &password)).await;
         if is_right && is_known { Ok(()) } else { Err(refuse) }
     }
