@@ -88,6 +88,12 @@ mod tests {
     }
 
     #[test]
+    fn the_flags_have_the_bounds_of_the_protocol() {
+        let Ok(Parsed::Run(cli)) = parse(["millpond".into()]) else { panic!("no flags at all are good") };
+        assert_eq!(cli.file.limits.http(), crate::http::Bounds::default());
+    }
+
+    #[test]
     fn mistakes_are_told_in_one_line() {
         for (args, told) in
             [(&["--port", "x"][..], "--port"), (&["--prot", "1"], "--port"), (&["--queue", "0"], "1 to 1000000"), (&["a", "b"], "'b'")]

@@ -5,10 +5,10 @@ use libfuzzer_sys::fuzz_target;
 use millpond::http::h1::head::{self, Scan, Scanned};
 use millpond::http::path::CleanPath;
 use millpond::http::{Bounds, Framing, Method, Request, Version, header};
-use millpond_fuzz::{default_bounds, narrow_bounds, reference_path};
+use millpond_fuzz::{narrow_bounds, reference_path};
 
 fuzz_target!(|data: &[u8]| {
-    for bounds in [default_bounds(), narrow_bounds()] {
+    for bounds in [Bounds::default(), narrow_bounds()] {
         check(data, &bounds);
     }
 });
@@ -39,7 +39,7 @@ fn check(data: &[u8], bounds: &Bounds) {
     let mut used = Request::default();
     head::parse(
         b"POST /left/over?q HTTP/1.0\r\nHost: x\r\nA: b\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\n",
-        &default_bounds(),
+        &Bounds::default(),
         &mut used,
     )
     .expect("a good head");

@@ -2,25 +2,7 @@
 //!
 //! A reference is written to be compared with, not to be fast: it works on whole inputs and shares no code with the server.
 
-use std::time::Duration;
-
 use millpond::http::Bounds;
-
-/// The bounds as the program has them by default.
-pub fn default_bounds() -> Bounds {
-    Bounds {
-        target_bytes: 8 << 10,
-        head_bytes: 32 << 10,
-        head_fields: 100,
-        chunk_line_bytes: 256,
-        trailer_bytes: 4 << 10,
-        drain_bytes: 64 << 10,
-        head_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(60),
-        body_rate_per_s: 1 << 10,
-        body_window: Duration::from_secs(10),
-    }
-}
 
 /// Bounds so narrow that short inputs reach them.
 pub fn narrow_bounds() -> Bounds {
@@ -31,7 +13,7 @@ pub fn narrow_bounds() -> Bounds {
         chunk_line_bytes: 8,
         trailer_bytes: 12,
         drain_bytes: 24,
-        ..default_bounds()
+        ..Bounds::default()
     }
 }
 
@@ -63,7 +45,7 @@ impl Control {
 
     /// Bit 0 chooses the bounds.
     pub fn bounds(self) -> Bounds {
-        if self.flag(0) { narrow_bounds() } else { default_bounds() }
+        if self.flag(0) { narrow_bounds() } else { Bounds::default() }
     }
 
     /// Where the pieces of a content of this length end. Bit 1 makes every byte a piece.

@@ -26,7 +26,7 @@ use fields::Fields;
 use path::CleanPath;
 
 /// The bounds and times the protocol is held to. `config` fills it; each one is described, with its reason, where it has its flag.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Bytes of a request target.
     pub target_bytes: usize,
@@ -48,6 +48,24 @@ pub struct Bounds {
     pub body_rate_per_s: u64,
     /// The time over which `body_rate_per_s` is averaged.
     pub body_window: Duration,
+}
+
+impl Default for Bounds {
+    /// The values that the flags have by default.
+    fn default() -> Bounds {
+        Bounds {
+            target_bytes: 8 << 10,
+            head_bytes: 32 << 10,
+            head_fields: 100,
+            chunk_line_bytes: 256,
+            trailer_bytes: 4 << 10,
+            drain_bytes: 64 << 10,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            body_rate_per_s: 1 << 10,
+            body_window: Duration::from_secs(10),
+        }
+    }
 }
 
 /// The version of a request, as far as it changes the answer (RFC 9112 section 2.3: a higher minor version counts as 1.1).

@@ -5,27 +5,11 @@ use std::path::Path;
 use millpond::http::h1::head::{Scan, Scanned, parse};
 use millpond::http::{Bounds, Request};
 
-fn bounds() -> Bounds {
-    let second = std::time::Duration::from_secs(1);
-    Bounds {
-        target_bytes: 8 << 10,
-        head_bytes: 32 << 10,
-        head_fields: 100,
-        chunk_line_bytes: 256,
-        trailer_bytes: 4 << 10,
-        drain_bytes: 64 << 10,
-        head_timeout: second,
-        idle_timeout: second,
-        body_rate_per_s: 1024,
-        body_window: second,
-    }
-}
-
 /// `ok`, `more`, or the status that the head is refused with.
 fn verdict(bytes: &[u8]) -> String {
-    let found = Scan::default().find(bytes, &bounds()).and_then(|scanned| match scanned {
+    let found = Scan::default().find(bytes, &Bounds::default()).and_then(|scanned| match scanned {
         Scanned::More => Ok("more"),
-        Scanned::Head(place) => parse(&bytes[place], &bounds(), &mut Request::default()).map(|()| "ok"),
+        Scanned::Head(place) => parse(&bytes[place], &Bounds::default(), &mut Request::default()).map(|()| "ok"),
     });
     found.map_or_else(|refuse| refuse.status.as_str().to_owned(), str::to_owned)
 }

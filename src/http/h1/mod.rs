@@ -375,18 +375,7 @@ pub mod tests {
 
     /// The bounds as they are by default, but for a drain bound that tests can reach.
     pub fn bounds() -> Bounds {
-        Bounds {
-            target_bytes: 8 << 10,
-            head_bytes: 32 << 10,
-            head_fields: 100,
-            chunk_line_bytes: 256,
-            trailer_bytes: 4 << 10,
-            drain_bytes: 64,
-            head_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(60),
-            body_rate_per_s: 1 << 10,
-            body_window: Duration::from_secs(10),
-        }
+        Bounds { drain_bytes: 64, ..Bounds::default() }
     }
 
     /// A request with these field lines.
