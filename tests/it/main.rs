@@ -25,6 +25,7 @@ mod log;
 mod methods;
 mod paths;
 mod pool;
+mod regressions;
 mod sample;
 mod shutdown;
 mod symlinks;
