@@ -9,21 +9,23 @@ pub mod root;
 pub mod upload;
 
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::config::plan::Plan;
-use crate::http::body::{Body, Chunk};
+use crate::http::body::Chunk;
 use crate::http::conditional::{self, Verdict};
 use crate::http::fields::Fields;
+use crate::http::partial::{self, Boundary};
 use crate::http::path::{self, CleanPath};
-use crate::http::range::{self, Asked};
+use crate::http::range::{self, Span};
 use crate::http::refuse::Refuse;
 use crate::http::{Method, Request, Response, StatusCode, header};
 use crate::observe;
@@ -293,35 +295,37 @@ fn answer(entry: &Entry, request: &Request) -> Response {
         }
     }
     let len = ready.stamp.len;
-    let mut response = Response { fields: Fields::shared(ready.fields.clone()), ..Response::new(StatusCode::OK) };
-    response.body = body(&ready.content, 0, len);
+    let whole = Response {
+        fields: Fields::shared(ready.fields.clone()),
+        body: chunk(&ready.content, 0, len).into(),
+        ..Response::new(StatusCode::OK)
+    };
     // HEAD ignores Range (RFC 9110 section 14.2)
     if request.method == Method::GET
-        && let Some(value) = request.field(&header::RANGE)
-        && conditional::range_holds(request, ready.validators())
+        && let Some(value) = request.only(&header::RANGE)
+        && conditional::range_holds(request, ready.validators(), unix_now_s())
     {
-        match range::parse(value, len) {
-            Asked::Whole => {}
-            Asked::Part { first, last } => {
-                response.status = StatusCode::PARTIAL_CONTENT;
-                response.fields.push(&header::CONTENT_RANGE, format!("bytes {first}-{last}/{len}"));
-                response.body = body(&ready.content, first, last - first + 1);
-            }
-            Asked::Unsatisfiable => {
-                let mut response = refused(Refuse::new(StatusCode::RANGE_NOT_SATISFIABLE, "The file has no such range of bytes."), request);
-                response.fields.push(&header::CONTENT_RANGE, format!("bytes */{len}"));
-                return response;
-            }
-        }
+        let part = |span: Span| chunk(&ready.content, span.first, span.len());
+        return partial::narrow(whole, range::parse(value, len), len, part, boundary).unwrap_or_else(|refuse| refused(refuse, request));
     }
-    response
+    whole
 }
 
-fn body(content: &Content, offset: u64, len: u64) -> Body {
+fn chunk(content: &Content, offset: u64, len: u64) -> Chunk {
     match content {
-        Content::Mem(bytes) => bytes.slice(offset as usize..(offset + len) as usize).into(),
-        Content::Open(file) => Chunk::File { file: Arc::clone(file), offset, len }.into(),
+        Content::Mem(bytes) => Chunk::Mem(bytes.slice(offset as usize..(offset + len) as usize)),
+        Content::Open(file) => Chunk::File { file: Arc::clone(file), offset, len },
     }
+}
+
+fn unix_now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// A boundary that nobody can foresee.
+fn boundary() -> Boundary {
+    let random = RandomState::new();
+    Boundary(u128::from(random.hash_one(0)) << 64 | u128::from(random.hash_one(1)))
 }
 
 /// 301 to the folder's own address, with the query kept.

@@ -2,6 +2,10 @@
 
 use super::{Method, Request, date, header};
 
+/// How long after Last-Modified it tells the bytes apart: the second that it names has to be over, so that no change can have
+/// followed in it (RFC 9110 section 8.8.2.2), and one more, for clocks that are not read at the same moment.
+const STRONG_AFTER_S: u64 = 2;
+
 /// What a resource is compared by.
 #[derive(Clone, Copy, Debug)]
 pub struct Validators<'a> {
@@ -23,34 +27,43 @@ pub enum Verdict {
 }
 
 /// Evaluates the preconditions in their order of precedence (RFC 9110 section 13.2.2). If-Range is apart: see `range_holds`.
-pub fn evaluate(request: &Request, now: Validators) -> Verdict {
+///
+/// It is for requests that would succeed without them (section 13.2.1), and for a resource that is there: `*` names it.
+pub fn evaluate(request: &Request, current: Validators) -> Verdict {
     if has(request, &header::IF_MATCH) {
-        if !lists(request, &header::IF_MATCH, now.etag, Comparison::Strong) {
+        if !lists(request, &header::IF_MATCH, current.etag, Comparison::Strong) {
             return Verdict::Failed;
         }
-    } else if let Some(since) = request.field(&header::IF_UNMODIFIED_SINCE).and_then(date::parse)
-        && now.modified_s > since
+    } else if let Some(since) = since(request, &header::IF_UNMODIFIED_SINCE)
+        && current.modified_s > since
     {
         return Verdict::Failed;
     }
     let safe = matches!(request.method, Method::GET | Method::HEAD);
     if has(request, &header::IF_NONE_MATCH) {
-        if lists(request, &header::IF_NONE_MATCH, now.etag, Comparison::Weak) {
+        if lists(request, &header::IF_NONE_MATCH, current.etag, Comparison::Weak) {
             return if safe { Verdict::NotModified } else { Verdict::Failed };
         }
     } else if safe
-        && let Some(since) = request.field(&header::IF_MODIFIED_SINCE).and_then(date::parse)
-        && now.modified_s <= since
+        && let Some(since) = since(request, &header::IF_MODIFIED_SINCE)
+        && current.modified_s <= since
     {
         return Verdict::NotModified;
     }
     Verdict::Proceed
 }
 
-/// Whether If-Range lets the range be served: there is none, or it names exactly these bytes (RFC 9110 section 13.1.5).
-pub fn range_holds(request: &Request, now: Validators) -> bool {
-    let Some(value) = request.field(&header::IF_RANGE) else { return true };
-    if value.starts_with(b"\"") || value.starts_with(b"W/") { value == now.etag } else { date::parse(value) == Some(now.modified_s) }
+/// Whether If-Range lets the range be served: there is none, or it names exactly these bytes (RFC 9110 section 13.1.5). A date does
+/// so only when it is old enough at `now_s`, the time of the response in seconds since 1970.
+pub fn range_holds(request: &Request, current: Validators, now_s: u64) -> bool {
+    if !has(request, &header::IF_RANGE) {
+        return true;
+    }
+    match request.only(&header::IF_RANGE) {
+        Some(tag @ ([b'"', ..] | [b'W', b'/', ..])) => tag == current.etag,
+        Some(value) => date::parse(value) == Some(current.modified_s) && now_s >= current.modified_s.saturating_add(STRONG_AFTER_S),
+        None => false,
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -63,6 +76,11 @@ fn has(request: &Request, name: &header::HeaderName) -> bool {
     request.field(name).is_some()
 }
 
+/// The date in a field; what is no date, or more than one, is ignored (RFC 9110 sections 13.1.3 and 13.1.4).
+fn since(request: &Request, name: &header::HeaderName) -> Option<u64> {
+    request.only(name).and_then(date::parse)
+}
+
 /// Whether a list of entity tags, over all fields of the name, holds this one (RFC 9110 section 8.8.3.2); `*` holds any.
 fn lists(request: &Request, name: &header::HeaderName, etag: &[u8], comparison: Comparison) -> bool {
     request.named(name.as_str()).any(|value| {
@@ -70,8 +88,8 @@ fn lists(request: &Request, name: &header::HeaderName, etag: &[u8], comparison: 
     })
 }
 
-/// The entity tags of a list: whether each is weak, and its opaque part with the quotes. A tag may hold commas, so the list is
-/// read and not split; it ends at the first thing that is no tag.
+/// The entity tags of a list: whether each is weak, and its opaque part with the quotes (RFC 9110 section 8.8.3). A tag may hold
+/// commas, so the list is read and not split; it ends at the first thing that is no tag.
 fn tags(list: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
     let mut rest = list;
     std::iter::from_fn(move || {
@@ -83,7 +101,8 @@ fn tags(list: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
         let end = 1 + memchr::memchr(b'"', opaque.strip_prefix(b"\"")?)?;
         let (tag, tail) = opaque.split_at(end + 1);
         rest = tail;
-        Some((weak, tag))
+        let is_apart = matches!(tail.trim_ascii_start(), [] | [b',', ..]);
+        is_apart.then_some((weak, tag))
     })
 }
 
@@ -92,58 +111,128 @@ mod tests {
     use super::*;
     use crate::http::h1::tests::request;
 
-    const NOW: Validators = Validators { etag: b"\"abc\"", modified_s: 784_111_777 };
+    const CURRENT: Validators = Validators { etag: b"\"abc\"", modified_s: 784_111_777 };
     const AT: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+    const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
+
+    #[track_caller]
+    fn assert_verdicts(cases: &[(&str, &str, Verdict)]) {
+        for (method, fields, expected) in cases {
+            let fields = fields.replace("AT", AT).replace("BEFORE", BEFORE).replace("AFTER", AFTER);
+            assert_eq!(evaluate(&request(method, "/", &fields), CURRENT), *expected, "{method} {fields}");
+        }
+    }
 
     #[test]
-    fn preconditions() {
+    fn lists_of_tags() {
         use Verdict::{Failed, NotModified, Proceed};
-        let cases = [
-            ("GET", String::new(), Proceed),
-            ("GET", "If-None-Match: \"abc\"".into(), NotModified),
-            ("HEAD", "If-None-Match: \"abc\"".into(), NotModified),
-            ("POST", "If-None-Match: \"abc\"".into(), Failed),
-            ("GET", "If-None-Match: W/\"abc\"".into(), NotModified),
-            ("GET", "If-None-Match: *".into(), NotModified),
-            ("GET", "If-None-Match: \"x\", \"a,b\" ,, \"abc\"".into(), NotModified),
-            ("GET", "If-None-Match: \"x\"\r\nIf-None-Match: \"abc\"".into(), NotModified),
-            ("GET", "If-None-Match: \"x\"".into(), Proceed),
-            ("GET", "If-None-Match: abc".into(), Proceed),
-            ("GET", "If-None-Match: \"abc".into(), Proceed),
-            ("GET", "If-None-Match:".into(), Proceed),
-            ("GET", format!("If-Modified-Since: {AT}"), NotModified),
-            ("GET", format!("If-Modified-Since: {BEFORE}"), Proceed),
-            ("POST", format!("If-Modified-Since: {AT}"), Proceed),
-            ("GET", "If-Modified-Since: soon".into(), Proceed),
-            ("GET", format!("If-None-Match: \"x\"\r\nIf-Modified-Since: {AT}"), Proceed),
-            ("GET", "If-Match: \"abc\"".into(), Proceed),
-            ("GET", "If-Match: *".into(), Proceed),
-            ("GET", "If-Match: W/\"abc\"".into(), Failed),
-            ("GET", "If-Match: \"x\"".into(), Failed),
-            ("GET", "If-Match: \"abc\"\r\nIf-None-Match: \"abc\"".into(), NotModified),
-            ("GET", format!("If-Unmodified-Since: {AT}"), Proceed),
-            ("GET", format!("If-Unmodified-Since: {BEFORE}"), Failed),
-            ("GET", format!("If-Match: \"abc\"\r\nIf-Unmodified-Since: {BEFORE}"), Proceed),
-        ];
-        for (method, field, expected) in cases {
-            assert_eq!(evaluate(&request(method, "/", &field), NOW), expected, "{method} {field}");
-        }
+        assert_verdicts(&[
+            ("GET", "", Proceed),
+            ("GET", "If-None-Match: \"abc\"", NotModified),
+            ("HEAD", "If-None-Match: \"abc\"", NotModified),
+            ("POST", "If-None-Match: \"abc\"", Failed),
+            ("GET", "If-None-Match: W/\"abc\"", NotModified),
+            ("GET", "If-None-Match: w/\"abc\"", Proceed),
+            ("GET", "If-None-Match: W/ \"abc\"", Proceed),
+            ("GET", "If-None-Match: *", NotModified),
+            ("POST", "If-None-Match: *", Failed),
+            ("GET", "If-None-Match: \"*\"", Proceed),
+            ("GET", "If-None-Match: \"x\", \"a,b\" ,, \"abc\"", NotModified),
+            ("GET", "If-None-Match: ,\t,\"abc\",", NotModified),
+            ("GET", "If-None-Match: \"x\"\r\nIf-None-Match: \"abc\"", NotModified),
+            ("GET", "If-None-Match: \"\u{e9}\", \"\", \"abc\"", NotModified),
+            ("GET", "If-None-Match: \"x\"", Proceed),
+            ("GET", "If-None-Match: \"ABC\"", Proceed),
+            ("GET", "If-None-Match: abc", Proceed),
+            ("GET", "If-None-Match: \"abc", Proceed),
+            ("GET", "If-None-Match: \"x, \"abc\"", Proceed),
+            ("GET", "If-None-Match: \"x\"\"abc\"", Proceed),
+            ("GET", "If-None-Match: \"abc\"x", Proceed),
+            ("GET", "If-None-Match: x, \"abc\"", Proceed),
+            ("GET", "If-None-Match:", Proceed),
+            ("GET", "If-Match: \"abc\"", Proceed),
+            ("GET", "If-Match: \"x\"\r\nIf-Match: \"y\", \"abc\"", Proceed),
+            ("GET", "If-Match: *", Proceed),
+            ("GET", "If-Match: W/\"abc\"", Failed),
+            ("GET", "If-Match: W/\"abc\", \"abc\"", Proceed),
+            ("GET", "If-Match: \"x\"", Failed),
+            ("GET", "If-Match: abc", Failed),
+            ("GET", "If-Match:", Failed),
+        ]);
+    }
+
+    #[test]
+    fn dates() {
+        use Verdict::{Failed, NotModified, Proceed};
+        assert_verdicts(&[
+            ("GET", "If-Modified-Since: AT", NotModified),
+            ("GET", "If-Modified-Since: AFTER", NotModified),
+            ("GET", "If-Modified-Since: BEFORE", Proceed),
+            ("HEAD", "If-Modified-Since: AT", NotModified),
+            ("POST", "If-Modified-Since: AT", Proceed),
+            ("GET", "If-Modified-Since: soon", Proceed),
+            ("GET", "If-Modified-Since: AT, AT", Proceed),
+            ("GET", "If-Modified-Since: AT\r\nIf-Modified-Since: AT", Proceed),
+            ("GET", "If-Unmodified-Since: AT", Proceed),
+            ("GET", "If-Unmodified-Since: AFTER", Proceed),
+            ("GET", "If-Unmodified-Since: BEFORE", Failed),
+            ("POST", "If-Unmodified-Since: BEFORE", Failed),
+            ("GET", "If-Unmodified-Since: soon", Proceed),
+            ("GET", "If-Unmodified-Since: BEFORE\r\nIf-Unmodified-Since: BEFORE", Proceed),
+        ]);
+    }
+
+    #[test]
+    fn precedence() {
+        use Verdict::{Failed, NotModified, Proceed};
+        assert_verdicts(&[
+            ("GET", "If-Modified-Since: AT\r\nIf-None-Match: \"x\"", Proceed),
+            ("GET", "If-Modified-Since: BEFORE\r\nIf-None-Match: \"abc\"", NotModified),
+            ("GET", "If-Modified-Since: AT\r\nIf-None-Match:", Proceed),
+            ("GET", "If-Unmodified-Since: BEFORE\r\nIf-Match: \"abc\"", Proceed),
+            ("GET", "If-Unmodified-Since: AT\r\nIf-Match: \"x\"", Failed),
+            ("GET", "If-None-Match: \"abc\"\r\nIf-Match: \"abc\"", NotModified),
+            ("GET", "If-None-Match: \"abc\"\r\nIf-Match: \"x\"", Failed),
+            ("GET", "If-None-Match: \"abc\"\r\nIf-Unmodified-Since: BEFORE", Failed),
+            ("GET", "If-None-Match: \"abc\"\r\nIf-Unmodified-Since: AT", NotModified),
+            ("GET", "If-Modified-Since: AT\r\nIf-Match: \"abc\"", NotModified),
+            ("GET", "If-Modified-Since: AT\r\nIf-Match: \"x\"", Failed),
+            ("GET", "If-Modified-Since: AT\r\nIf-Unmodified-Since: BEFORE", Failed),
+        ]);
     }
 
     #[test]
     fn if_range_compares_strongly() {
         let cases = [
-            ("\"abc\"".to_owned(), true),
-            ("W/\"abc\"".into(), false),
-            ("\"x\"".into(), false),
-            (AT.into(), true),
-            (BEFORE.into(), false),
-            ("soon".into(), false),
+            ("", true),
+            ("If-Range: \"abc\"", true),
+            ("If-Range: W/\"abc\"", false),
+            ("If-Range: \"x\"", false),
+            ("If-Range: abc", false),
+            ("If-Range: *", false),
+            ("If-Range:", false),
+            ("If-Range: \"abc\", \"x\"", false),
+            ("If-Range: \"abc\"\r\nIf-Range: \"abc\"", false),
+            ("If-Range: AT", true),
+            ("If-Range: Sunday, 06-Nov-94 08:49:37 GMT", true),
+            ("If-Range: BEFORE", false),
+            ("If-Range: AFTER", false),
+            ("If-Range: soon", false),
         ];
-        for (value, holds) in cases {
-            assert_eq!(range_holds(&request("GET", "/", &format!("If-Range: {value}")), NOW), holds, "{value}");
+        for (field, holds) in cases {
+            let field = field.replace("AT", AT).replace("BEFORE", BEFORE).replace("AFTER", AFTER);
+            assert_eq!(range_holds(&request("GET", "/", &field), CURRENT, u64::MAX), holds, "{field}");
         }
-        assert!(range_holds(&request("GET", "/", ""), NOW));
+    }
+
+    #[test]
+    fn a_date_is_strong_once_its_second_is_over() {
+        let asked = request("GET", "/", &format!("If-Range: {AT}"));
+        for (now_s, holds) in [(0, false), (784_111_777, false), (784_111_778, false), (784_111_779, true), (u64::MAX, true)] {
+            assert_eq!(range_holds(&asked, CURRENT, now_s), holds, "{now_s}");
+        }
+        // a tag always is
+        assert!(range_holds(&request("GET", "/", "If-Range: \"abc\""), CURRENT, 0));
     }
 }

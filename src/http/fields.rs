@@ -35,6 +35,20 @@ impl Fields {
         self
     }
 
+    /// Adds a field in the place of those that have its name.
+    pub fn replace(&mut self, name: &HeaderName, value: impl AsRef<[u8]>) {
+        let lines = std::mem::take(self).into_shared();
+        for line in lines.split_inclusive(|&b| b == b'\n').filter(|line| !is_of(line, name)) {
+            self.own.extend_from_slice(line);
+        }
+        self.push(name, value);
+    }
+
+    /// The value of the first field of a name.
+    pub fn value(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.iter().find(|(n, _)| *n == name.as_str().as_bytes()).map(|(_, value)| value)
+    }
+
     /// All lines in one piece, to be shared.
     pub fn into_shared(self) -> Bytes {
         if self.own.is_empty() {
@@ -57,6 +71,10 @@ impl Fields {
     }
 }
 
+fn is_of(line: &[u8], name: &HeaderName) -> bool {
+    line.strip_prefix(name.as_str().as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +93,13 @@ mod tests {
         let seen: Vec<_> = fields.iter().collect();
         assert_eq!(seen, [(&b"etag"[..], &b"\"a:b\""[..]), (b"allow", b"GET")]);
         assert_eq!(fields.into_shared(), "etag: \"a:b\"\r\nallow: GET\r\n");
+    }
+
+    #[test]
+    fn a_field_takes_the_place_of_those_of_its_name() {
+        let shared = Fields::default().with(&header::CONTENT_TYPE, "a").with(&header::ETAG, "content-type: b").into_shared();
+        let mut fields = Fields::shared(shared).with(&header::CONTENT_TYPE, "c");
+        fields.replace(&header::CONTENT_TYPE, "d");
+        assert_eq!(fields.into_shared(), "etag: content-type: b\r\ncontent-type: d\r\n");
     }
 }

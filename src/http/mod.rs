@@ -12,6 +12,7 @@ pub mod fields;
 pub mod h1;
 pub mod mime;
 pub mod origin;
+pub mod partial;
 pub mod path;
 pub mod range;
 pub mod refuse;
@@ -133,6 +134,12 @@ impl Request {
     /// The value of the first field of this name.
     pub fn field(&self, name: &header::HeaderName) -> Option<&[u8]> {
         self.named(name.as_str()).next()
+    }
+
+    /// The value of the field of this name, if it was sent exactly once: for fields that are no lists, of which two say nothing.
+    pub fn only(&self, name: &header::HeaderName) -> Option<&[u8]> {
+        let mut values = self.named(name.as_str());
+        values.next().filter(|_| values.next().is_none())
     }
 
     /// The values of all fields of this name, in their order.
