@@ -44,26 +44,31 @@ impl Best {
             return;
         };
         if specific > self.specific {
-            *self = Best { specific, quality: parts.find_map(weight).unwrap_or(1000) };
+            *self = Best { specific, quality: parts.find(|part| is_weight(part)).map_or(HIGHEST, |part| weight(part).unwrap_or(0)) };
         }
     }
 }
 
-/// Reads a `q=` parameter, in thousandths (RFC 9110 section 12.4.2); one that is not of that form counts as 0.
-fn weight(parameter: &[u8]) -> Option<u16> {
-    let value = parameter.strip_prefix(b"q=").or_else(|| parameter.strip_prefix(b"Q="))?;
-    let (whole, rest) = value.split_first().unwrap_or((&0, b""));
+/// The weight of what is listed without one, in thousandths.
+pub(super) const HIGHEST: u16 = 1000;
+
+fn is_weight(parameter: &[u8]) -> bool {
+    matches!(parameter, [b'q' | b'Q', b'=', ..])
+}
+
+/// Reads a weight, `q=0.5`, in thousandths (RFC 9110 section 12.4.2); `None` if it is not of that form.
+pub(super) fn weight(parameter: &[u8]) -> Option<u16> {
+    let [b'q' | b'Q', b'=', whole @ (b'0' | b'1'), rest @ ..] = parameter else { return None };
     let decimals = match rest {
         [] => rest,
         [b'.', decimals @ ..] if decimals.len() <= 3 && decimals.iter().all(u8::is_ascii_digit) => decimals,
-        _ => return Some(0),
+        _ => return None,
     };
     let thousandths = decimals.iter().chain(b"000").take(3).fold(0, |n, d| n * 10 + u16::from(d - b'0'));
-    Some(match whole {
-        b'1' if thousandths == 0 => 1000,
-        b'0' => thousandths,
-        _ => 0,
-    })
+    match whole {
+        b'0' => Some(thousandths),
+        _ => (thousandths == 0).then_some(HIGHEST),
+    }
 }
 
 #[cfg(test)]
@@ -91,5 +96,30 @@ mod tests {
             assert_eq!(prefers_json(accept.split('|').map(str::as_bytes)), json, "{accept}");
         }
         assert!(!prefers_json(std::iter::empty()));
+    }
+    #[test]
+    fn weights() {
+        let cases = [
+            ("q=1", Some(1000)),
+            ("Q=1.000", Some(1000)),
+            ("q=0", Some(0)),
+            ("q=0.", Some(0)),
+            ("q=0.5", Some(500)),
+            ("q=0.05", Some(50)),
+            ("q=0.001", Some(1)),
+            ("q=1.001", None),
+            ("q=0.0001", None),
+            ("q=2", None),
+            ("q=-1", None),
+            ("q=", None),
+            ("q=.5", None),
+            ("q=0,5", None),
+            ("q = 1", None),
+            ("level=9", None),
+            ("", None),
+        ];
+        for (parameter, expected) in cases {
+            assert_eq!(weight(parameter.as_bytes()), expected, "{parameter}");
+        }
     }
 }
