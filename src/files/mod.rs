@@ -5,6 +5,7 @@
 
 pub mod blocking;
 pub mod cache;
+pub mod digest;
 pub mod root;
 pub mod upload;
 

@@ -8,6 +8,7 @@ pub mod body;
 pub mod coding;
 pub mod conditional;
 pub mod date;
+pub mod digest;
 pub mod disposition;
 pub mod fields;
 pub mod h1;
