@@ -25,6 +25,8 @@ mod log;
 mod methods;
 mod paths;
 mod pool;
+mod preconditions;
+mod ranges;
 mod regressions;
 mod sample;
 mod shutdown;

@@ -141,17 +141,6 @@ fn head_is_get_without_the_body() {
 }
 
 #[test]
-fn head_ignores_range() {
-    let server = Server::start(&[]);
-    let mut client = server.connect();
-    for range in ["bytes=0-3", "bytes=100-", "bytes=-1", "nonsense"] {
-        let head = client.head_with("/hello.txt", &format!("Range: {range}\r\n"));
-        assert_eq!((head.status, head.length()), (200, HELLO.len() as u64), "{range}");
-        assert_eq!(head.field("content-range"), None, "{range}");
-    }
-}
-
-#[test]
 fn not_modified_has_no_body() {
     let server = Server::start(&[]);
     let mut client = server.connect();
