@@ -1,42 +1,43 @@
-//! Files made ready, kept in memory within a bound.
+//! Entries, kept in memory within a bound.
 //!
-//! An entry is what a path came to: a file with its fields rendered and its bytes or its descriptor, a folder, or nothing. It is
-//! believed for a second; after that it has to be checked against the disk before it is used again.
+//! An entry is what a path came to: a file made ready, a folder, or nothing. It never changes; what is learnt of its file later makes
+//! a new one in its place. It is believed for a second, or until there is news of its folder; after that it has to be compared with
+//! the disk before it is used again. Whatever is not there is loaded once, however many ask for it at the same time.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use bytes::Bytes;
-use quick_cache::Weighter;
-use quick_cache::sync::DefaultLifecycle;
+use quick_cache::sync::{DefaultLifecycle, EntryAction, EntryResult, PlaceholderGuard};
+use quick_cache::{DefaultHashBuilder, Weighter};
 
-use super::Policy;
-use super::root::Stamp;
-use crate::http::conditional::Validators;
-use crate::http::fields::Fields;
-use crate::http::{date, header, mime};
+use super::ready::{Content, Ready};
+use super::root;
+use super::watch::{Epochs, Seat};
 
 /// How long an entry is believed without a look at the disk.
 const BELIEVED_MS: u64 = 1000;
-/// A change this young may be followed by another with the same time: kernels keep times by a tick of up to 10 ms.
-const RACY: Duration = Duration::from_millis(50);
-/// What an entry costs beside its path and its bytes, roughly.
-const ENTRY_BYTES: u64 = 512;
+/// What an entry costs beside its path, its lines and its bytes, roughly.
+const ENTRY_BYTES: u64 = 640;
 /// The least that a shard of the cache is given, in bytes and in descriptors.
 const SHARD_BYTES: u64 = 4 << 20;
 const SHARD_DESCRIPTORS: u64 = 64;
+/// Entries to make room for at first; the cache grows beyond by itself.
+const FIRST_ENTRIES: u64 = 1024;
 
 /// What a path came to.
 #[derive(Debug)]
 pub struct Entry {
     /// What is there.
     pub kind: Kind,
+    /// Where changes of its folder are counted.
+    seat: Seat,
     checked_ms: AtomicU64,
+    /// How far changes had been counted when it was checked.
+    epoch: AtomicU64,
 }
 
-/// What is at a path, ready to be served.
+/// What is at a path.
 #[derive(Debug)]
 pub enum Kind {
     /// A file.
@@ -49,126 +50,99 @@ pub enum Kind {
     Denied,
 }
 
-/// A file made ready: all of an answer that does not depend on the request.
-#[derive(Debug)]
-pub struct Ready {
-    /// The state of the file that this was made from.
-    pub stamp: Stamp,
-    /// The fields of a 200.
-    pub fields: Bytes,
-    /// The fields of a 304 (RFC 9110 section 15.4.5).
-    pub unchanged: Bytes,
-    /// The bytes.
-    pub content: Content,
-    /// Whether the file had just changed: a second change within the same tick of the kernel's clock would not show in its state.
-    pub is_racy: bool,
-    etag: String,
-    modified_s: u64,
-}
-
-/// Where the bytes of a file are.
-#[derive(Debug)]
-pub enum Content {
-    /// In memory.
-    Mem(Bytes),
-    /// In the open file.
-    Open(Arc<OwnedFd>),
+/// When an entry was compared with the disk: the time, and how far changes of its folder had been counted then.
+#[derive(Clone, Copy, Debug)]
+pub struct Checked {
+    /// Milliseconds since the start.
+    pub at_ms: u64,
+    /// Where changes are counted.
+    pub seat: Seat,
+    /// How far, before the disk was looked at.
+    pub epoch: u64,
 }
 
 impl Entry {
-    /// An entry that was checked at this time, in milliseconds since the start.
-    pub fn new(kind: Kind, now_ms: u64) -> Entry {
-        Entry { kind, checked_ms: AtomicU64::new(now_ms) }
+    /// What was found in this check.
+    pub fn new(kind: Kind, checked: Checked) -> Entry {
+        Entry { kind, seat: checked.seat, checked_ms: AtomicU64::new(checked.at_ms), epoch: AtomicU64::new(checked.epoch) }
+    }
+
+    /// The same file, of which more is known now.
+    pub fn with(&self, ready: Ready) -> Entry {
+        Entry {
+            kind: Kind::File(ready),
+            seat: self.seat,
+            checked_ms: AtomicU64::new(self.checked_ms.load(Ordering::Relaxed)),
+            epoch: AtomicU64::new(self.epoch.load(Ordering::Relaxed)),
+        }
     }
 
     /// Notes that the disk still agrees.
-    pub fn touch(&self, now_ms: u64) {
-        self.checked_ms.store(now_ms, Ordering::Relaxed);
+    pub fn touch(&self, checked: Checked) {
+        self.epoch.store(checked.epoch, Ordering::Relaxed);
+        self.checked_ms.store(checked.at_ms, Ordering::Relaxed);
     }
 
-    fn is_believed(&self, now_ms: u64) -> bool {
+    /// Whether it may be used without a look at the disk.
+    pub fn is_believed(&self, now_ms: u64, epochs: &Epochs) -> bool {
         now_ms.saturating_sub(self.checked_ms.load(Ordering::Relaxed)) < BELIEVED_MS
+            && self.epoch.load(Ordering::Relaxed) == epochs.now(self.seat)
+    }
+
+    /// Whether its file, if it is kept open, has another state now than the one that the entry was made from.
+    pub fn has_changed_in_place(&self) -> bool {
+        let Kind::File(ready) = &self.kind else { return false };
+        let Content::Open(file) = &ready.plain.content else { return false };
+        root::stamp_of(&file.fd) != Ok(ready.stamp)
     }
 
     fn weight(&self) -> u64 {
-        ENTRY_BYTES
-            + match &self.kind {
-                Kind::File(ready) => (ready.fields.len() + ready.unchanged.len() + ready.content.bytes_in_memory()) as u64,
-                _ => 0,
-            }
+        ENTRY_BYTES + if let Kind::File(ready) = &self.kind { ready.bytes_in_memory() } else { 0 }
     }
 }
 
-impl Content {
-    fn bytes_in_memory(&self) -> usize {
-        if let Content::Mem(bytes) = self { bytes.len() } else { 0 }
-    }
-}
-
-impl Ready {
-    /// Renders what there is to say about a file of this name and state.
-    pub fn new(name: &[u8], stamp: Stamp, content: Content, policy: Policy) -> Ready {
-        let etag = format!("\"{:016x}\"", fingerprint(&stamp));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // never later than Date (RFC 9110 section 8.8.2.1)
-        let modified_s = u64::try_from(stamp.modified.0).unwrap_or(0).min(now.as_secs());
-        let changed = Duration::new(u64::try_from(stamp.changed.0).unwrap_or(0), u32::try_from(stamp.changed.1).unwrap_or(0));
-        let is_racy = now.saturating_sub(changed) < RACY;
-        let modified = date::format(modified_s);
-        let content_type = mime::content_type(name);
-        let cache_control = match policy {
-            Policy::Site { immutable: true } if mime::is_immutable(name) => "public, max-age=31536000, immutable",
-            Policy::Site { .. } => "no-cache",
-            Policy::Uploads => "no-store",
-        };
-        let unchanged = Fields::default()
-            .with(&header::LAST_MODIFIED, &modified)
-            .with(&header::ETAG, &etag)
-            .with(&header::CACHE_CONTROL, cache_control)
-            .with(&header::X_CONTENT_TYPE_OPTIONS, "nosniff")
-            .into_shared();
-        let mut fields = Fields::shared(unchanged.clone()).with(&header::CONTENT_TYPE, &content_type).with(&header::ACCEPT_RANGES, "bytes");
-        if policy == Policy::Uploads {
-            // whatever it is, it can not act in the name of this site
-            fields.push(&header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'");
-            if !mime::is_plain(&content_type) {
-                fields.push(&header::CONTENT_DISPOSITION, "attachment");
-            }
-        }
-        let fields = fields.into_shared();
-        Ready { stamp, fields, unchanged, content, is_racy, etag, modified_s }
-    }
-
-    /// What the file is compared by.
-    pub fn validators(&self) -> Validators<'_> {
-        Validators { etag: self.etag.as_bytes(), modified_s: self.modified_s }
-    }
-}
-
-/// A number that changes whenever the bytes may have: FNV-1a over all that the kernel notes of a change.
-fn fingerprint(stamp: &Stamp) -> u64 {
-    let Stamp { id, len, modified, changed } = *stamp;
-    [id.0, id.1, len, modified.0 as u64, modified.1, changed.0 as u64, changed.1]
-        .iter()
-        .flat_map(|n| n.to_le_bytes())
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
+type Entries = quick_cache::sync::Cache<Vec<u8>, Arc<Entry>, Weigh>;
+type Guard<'a> = PlaceholderGuard<'a, Vec<u8>, Arc<Entry>, Weigh, DefaultHashBuilder, DefaultLifecycle<Vec<u8>, Arc<Entry>>>;
 
 /// The entries, by path. What is kept and what goes is decided by how often it is asked for.
 #[derive(Debug)]
-pub struct Cache(Option<quick_cache::sync::Cache<Box<[u8]>, Arc<Entry>, Weigh>>);
+pub struct Cache(Option<Entries>);
 
-/// Weighs an entry: in bytes, or, for one that holds a descriptor, its share of the descriptors if that is more.
+/// Who loads an entry.
+#[derive(Debug)]
+pub enum Claim<'a> {
+    /// Nobody has to: here it is.
+    There(Arc<Entry>),
+    /// Whoever asked; the old entry, if there was one that does not do any more.
+    Ours(Room<'a>, Option<Arc<Entry>>),
+    /// Another does so right now.
+    Busy,
+}
+
+/// Room for an entry that is being loaded. If it is dropped, the next one who waits for it loads the entry.
+#[derive(Debug)]
+pub struct Room<'a>(Option<Guard<'a>>);
+
+impl Room<'_> {
+    /// Keeps the entry, and hands it to all who wait for it.
+    pub fn fill(self, entry: &Arc<Entry>) {
+        if let Some(guard) = self.0 {
+            // refused if the path was forgotten while it was loaded: then this is not the newest
+            let _ = guard.insert(Arc::clone(entry));
+        }
+    }
+}
+
+/// Weighs an entry: in bytes, or, for one that holds descriptors, their share of the descriptors if that is more.
 #[derive(Clone, Debug)]
 struct Weigh {
     descriptor: u64,
 }
 
-impl Weighter<Box<[u8]>, Arc<Entry>> for Weigh {
-    fn weight(&self, path: &Box<[u8]>, entry: &Arc<Entry>) -> u64 {
-        let bytes = entry.weight() + path.len() as u64;
-        let holds_descriptor = matches!(&entry.kind, Kind::File(Ready { content: Content::Open(_), .. }));
-        if holds_descriptor { bytes.max(self.descriptor) } else { bytes }
+impl Weighter<Vec<u8>, Arc<Entry>> for Weigh {
+    fn weight(&self, path: &Vec<u8>, entry: &Arc<Entry>) -> u64 {
+        let descriptors = if let Kind::File(ready) = &entry.kind { ready.descriptors() as u64 } else { 0 };
+        (entry.weight() + path.len() as u64).max(self.descriptor * descriptors)
     }
 }
 
@@ -181,27 +155,19 @@ impl Cache {
         // the bound is split evenly over the shards: each has to be large beside any entry
         let shards = (bytes / SHARD_BYTES).min(descriptors as u64 / SHARD_DESCRIPTORS).clamp(1, 16) as usize;
         let options = quick_cache::OptionsBuilder::new()
-            // how many entries to make room for at first; the cache grows beyond by itself
-            .estimated_items_capacity((bytes / (8 << 10)).clamp(16, 16_384) as usize)
+            .estimated_items_capacity((bytes / (8 << 10)).clamp(16, FIRST_ENTRIES) as usize)
             .weight_capacity(bytes)
             .shards(shards)
             .build();
         // the builder has all that it needs
         let Ok(options) = options else { return Cache(None) };
         let weigh = Weigh { descriptor: bytes.div_ceil(descriptors as u64) };
-        Cache(Some(quick_cache::sync::Cache::with_options(
-            options,
-            weigh,
-            quick_cache::DefaultHashBuilder::default(),
-            DefaultLifecycle::default(),
-        )))
+        Cache(Some(Entries::with_options(options, weigh, DefaultHashBuilder::default(), DefaultLifecycle::default())))
     }
 
-    /// The entry of a path, and whether it may be used without a look at the disk.
-    pub fn get(&self, path: &[u8], now_ms: u64) -> Option<(Arc<Entry>, bool)> {
-        let entry = self.0.as_ref()?.get(path)?;
-        let believed = entry.is_believed(now_ms);
-        Some((entry, believed))
+    /// The entry of a path; whether it may still be used is another question.
+    pub fn get(&self, path: &[u8]) -> Option<Arc<Entry>> {
+        self.0.as_ref()?.get(path)
     }
 
     /// Forgets the entry of a path.
@@ -211,68 +177,129 @@ impl Cache {
         }
     }
 
-    /// Keeps an entry.
-    pub fn put(&self, path: &[u8], entry: &Arc<Entry>) {
-        if let Some(cache) = &self.0 {
-            cache.insert(path.into(), Arc::clone(entry));
+    /// Asks for an entry that `does`, or for the right to load it; does not wait.
+    pub fn claim(&self, path: &[u8], does: impl FnOnce(&Arc<Entry>) -> bool) -> Claim<'_> {
+        let Some(cache) = &self.0 else { return Claim::Ours(Room(None), None) };
+        match cache.entry(path, Some(Duration::ZERO), |_, entry| decide(entry, does)) {
+            EntryResult::Retained(entry) => Claim::There(entry),
+            EntryResult::Replaced(guard, old) => Claim::Ours(Room(Some(guard)), Some(old)),
+            EntryResult::Vacant(guard) => Claim::Ours(Room(Some(guard)), None),
+            EntryResult::Removed(..) | EntryResult::Timeout => Claim::Busy,
         }
     }
+
+    /// The same; waits for another who loads it.
+    pub async fn claim_later(&self, path: &[u8], does: impl FnOnce(&Arc<Entry>) -> bool) -> Claim<'_> {
+        let Some(cache) = &self.0 else { return Claim::Ours(Room(None), None) };
+        match cache.entry_async(path, |_, entry| decide(entry, does)).await {
+            EntryResult::Retained(entry) => Claim::There(entry),
+            EntryResult::Replaced(guard, old) => Claim::Ours(Room(Some(guard)), Some(old)),
+            EntryResult::Vacant(guard) => Claim::Ours(Room(Some(guard)), None),
+            EntryResult::Removed(..) | EntryResult::Timeout => Claim::Busy,
+        }
+    }
+
+    /// Whether an entry is small enough to be kept beside others.
+    pub fn may_hold(&self, entry: &Entry) -> bool {
+        self.0.as_ref().is_some_and(|cache| entry.weight() <= cache.shard_capacity() / 4)
+    }
+
+    /// Whether anything is kept at all.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Puts an entry of which more is known into the place of `old`, if that is still there.
+    pub fn exchange(&self, path: &[u8], old: &Arc<Entry>, new: &Arc<Entry>) -> bool {
+        let Some(cache) = &self.0 else { return false };
+        let exchanged = cache.entry(path, Some(Duration::ZERO), |_, entry| {
+            let is_same = Arc::ptr_eq(entry, old);
+            if is_same {
+                *entry = Arc::clone(new);
+            }
+            EntryAction::Retain(is_same)
+        });
+        matches!(exchanged, EntryResult::Retained(true))
+    }
+
+    /// Whether more entries can be loaded without others having to go.
+    pub fn has_room(&self) -> bool {
+        self.0.as_ref().is_some_and(|cache| cache.weight() < cache.capacity() / 10 * 9)
+    }
+}
+
+fn decide(entry: &Arc<Entry>, does: impl FnOnce(&Arc<Entry>) -> bool) -> EntryAction<Arc<Entry>> {
+    if does(entry) { EntryAction::Retain(Arc::clone(entry)) } else { EntryAction::ReplaceWithGuard }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::ready::tests::{in_memory, open};
 
-    const STAMP: Stamp = Stamp { id: (1, 2), len: 3, modified: (784_111_777, 5), changed: (6, 7) };
-
-    fn file(content: Content) -> Arc<Entry> {
-        Arc::new(Entry::new(Kind::File(Ready::new(b"a.txt", STAMP, content, Policy::Uploads)), 0))
+    fn file(ready: Ready) -> Arc<Entry> {
+        let epochs = Epochs::default();
+        let seat = Epochs::seat(b"");
+        Arc::new(Entry::new(Kind::File(ready), Checked { at_ms: 0, seat, epoch: epochs.now(seat) }))
     }
 
-    #[test]
-    fn the_fingerprint_changes_with_everything_the_kernel_notes() {
-        let mut seen = std::collections::HashSet::from([fingerprint(&STAMP)]);
-        for other in [
-            Stamp { id: (9, 2), ..STAMP },
-            Stamp { id: (1, 9), ..STAMP },
-            Stamp { len: 9, ..STAMP },
-            Stamp { modified: (9, 5), ..STAMP },
-            Stamp { modified: (784_111_777, 9), ..STAMP },
-            Stamp { changed: (9, 7), ..STAMP },
-            Stamp { changed: (6, 9), ..STAMP },
-        ] {
-            assert!(seen.insert(fingerprint(&other)), "{other:?}");
+    fn put(cache: &Cache, path: &[u8], entry: &Arc<Entry>) {
+        if let Claim::Ours(room, _) = cache.claim(path, |_| false) {
+            room.fill(entry);
         }
     }
 
     #[test]
     fn entries_are_believed_for_a_second() {
-        let cache = Cache::new(1 << 20, 10);
-        cache.put(b"a", &file(Content::Mem(Bytes::new())));
+        let epochs = Epochs::default();
+        let entry = file(in_memory(0));
         for (now, believed) in [(0, true), (999, true), (1000, false)] {
-            assert_eq!(cache.get(b"a", now).unwrap().1, believed, "{now}");
+            assert_eq!(entry.is_believed(now, &epochs), believed, "{now}");
         }
-        cache.get(b"a", 1000).unwrap().0.touch(1000);
-        assert!(cache.get(b"a", 1999).unwrap().1);
+        let seat = Epochs::seat(b"");
+        entry.touch(Checked { at_ms: 1000, seat, epoch: epochs.now(seat) });
+        assert!(entry.is_believed(1999, &epochs));
+    }
+
+    #[test]
+    fn one_loads_and_the_others_are_told() {
+        let cache = Cache::new(1 << 20, 10);
+        let Claim::Ours(room, None) = cache.claim(b"a", |_| true) else { panic!("there is nothing yet") };
+        assert!(matches!(cache.claim(b"a", |_| true), Claim::Busy));
+        let entry = file(in_memory(1));
+        room.fill(&entry);
+        assert!(matches!(cache.claim(b"a", |_| true), Claim::There(found) if Arc::ptr_eq(&found, &entry)));
+        assert!(matches!(cache.claim(b"a", |_| false), Claim::Ours(_, Some(old)) if Arc::ptr_eq(&old, &entry)));
+    }
+
+    #[test]
+    fn what_is_learnt_takes_the_place_of_its_own_entry_only() {
+        let cache = Cache::new(1 << 20, 10);
+        let (old, new) = (file(in_memory(1)), file(in_memory(2)));
+        put(&cache, b"a", &old);
+        assert!(cache.exchange(b"a", &old, &new));
+        assert!(!cache.exchange(b"a", &old, &new), "the old one has gone");
+        assert!(!cache.exchange(b"b", &old, &new), "nothing is there");
+        assert!(Arc::ptr_eq(&cache.get(b"a").unwrap(), &new));
+        assert!(cache.may_hold(&new) && !cache.may_hold(&file(in_memory(1 << 19))), "half of the cache is too much for one");
     }
 
     #[test]
     fn the_cache_keeps_within_its_bounds() {
         const BYTES: u64 = 4 << 20;
-        let kept = |content: &dyn Fn() -> Content| {
+        let kept = |ready: &dyn Fn() -> Ready| {
             let cache = Cache::new(BYTES, 8);
             for i in 0..2000 {
-                cache.put(format!("file-{i}").as_bytes(), &file(content()));
+                put(&cache, format!("file-{i}").as_bytes(), &file(ready()));
             }
-            (0..2000).filter(|i| cache.get(format!("file-{i}").as_bytes(), 0).is_some()).count()
+            (0..2000).filter(|i| cache.get(format!("file-{i}").as_bytes()).is_some()).count()
         };
-        let bytes = kept(&|| Content::Mem(vec![0; 16 << 10].into()));
+        let bytes = kept(&|| in_memory(16 << 10));
         assert!(bytes > 100 && bytes as u64 * (16 << 10) <= BYTES, "{bytes} entries of 16 KiB");
-        let open = Arc::new(OwnedFd::from(tempfile::tempfile().unwrap()));
-        let descriptors = kept(&|| Content::Open(Arc::clone(&open)));
+        let descriptors = kept(&open);
         assert!((1..=8).contains(&descriptors), "{descriptors} descriptors");
         let nothing = Cache::new(0, 8);
-        nothing.put(b"a", &file(Content::Mem(Bytes::new())));
-        assert!(nothing.get(b"a", 0).is_none());
+        put(&nothing, b"a", &file(in_memory(0)));
+        assert!(nothing.get(b"a").is_none());
     }
 }

@@ -5,9 +5,13 @@
 
 pub mod blocking;
 pub mod cache;
+pub mod compress;
 pub mod digest;
+pub mod ready;
 pub mod root;
+pub mod store;
 pub mod upload;
+pub mod watch;
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
@@ -21,8 +25,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::config::plan::Plan;
-use crate::http::body::Chunk;
+use crate::http::coding::{Accepted, Coding};
 use crate::http::conditional::{self, Verdict};
+use crate::http::digest::{REPR_DIGEST, WANT_REPR_DIGEST};
 use crate::http::fields::Fields;
 use crate::http::partial::{self, Boundary};
 use crate::http::path::{self, CleanPath};
@@ -31,15 +36,12 @@ use crate::http::refuse::Refuse;
 use crate::http::{Method, Request, Response, StatusCode, header};
 use crate::observe;
 use blocking::Blocking;
-use cache::{Cache, Content, Entry, Kind, Ready};
-use root::{Found, How, NoAnswer, Root, Stamp};
+use cache::{Cache, Entry, Kind};
+use compress::Effort;
+use ready::{Coded, Content, Ready, Variant};
+use root::{Found, How, NoAnswer};
+use store::Store;
 
-/// Files up to this size are kept in memory; larger ones are sent by the kernel from the open file.
-const MEMORY_BYTES: u64 = 24 << 10;
-/// How often a file that changes while it is read is read again, before it is served from the open file instead.
-const READS: usize = 3;
-/// What a folder is served by.
-const INDEX: &[u8] = b"index.html";
 /// The methods of files: HEAD is part of GET (RFC 9110 section 9.1).
 pub const METHODS: &str = "GET, HEAD";
 
@@ -49,6 +51,16 @@ pub enum Served<'a> {
     Ready(Response),
     /// After something that waits.
     Later(Pin<Box<dyn Future<Output = Response> + Send + 'a>>),
+}
+
+impl Served<'_> {
+    /// The response, once it is there.
+    async fn response(self) -> Response {
+        match self {
+            Served::Ready(response) => response,
+            Served::Later(response) => response.await,
+        }
+    }
 }
 
 /// What kind of files a root holds, as far as it changes how they are served.
@@ -71,14 +83,6 @@ pub struct Files {
     started: Instant,
 }
 
-/// What the blocking pool needs of it.
-#[derive(Debug)]
-struct Store {
-    root: Root,
-    cache: Cache,
-    policy: Policy,
-}
-
 impl Files {
     /// Opens the root.
     ///
@@ -93,8 +97,8 @@ impl Files {
             Policy::Site { .. } => 8,
         };
         let cache = Cache::new(plan.limits.cache_size / 8 * eighths, (plan.cached_descriptors * eighths as usize / 8).max(1));
-        let store = Store { root: Root::open(path)?, cache, policy };
-        Ok(Files { store: Arc::new(store), blocking, started })
+        let store = Arc::new(Store::open(path, cache, policy, Arc::clone(&blocking))?);
+        Ok(Files { store, blocking, started })
     }
 
     /// Answers GET and HEAD.
@@ -125,13 +129,13 @@ impl Files {
             return Served::Ready(refused(Refuse::not_found(), request));
         }
         let now_ms = now.saturating_duration_since(self.started).as_millis() as u64;
-        match self.store.find(path, now_ms, How::Cached) {
-            Ok(entry) => Served::Ready(answer(&entry, request)),
+        match self.store.find(path, now_ms) {
+            Ok(entry) => self.respond(path, &entry, request),
             Err(NoAnswer::Cold) => {
-                let (store, path) = (Arc::clone(&self.store), path.clone());
+                let path = path.clone();
                 Served::Later(Box::pin(async move {
-                    match self.blocking.run(move || store.find(&path, now_ms, How::Any)).await {
-                        Ok(entry) => answer(&entry, request),
+                    match self.store.find_later(&path, now_ms).await {
+                        Ok(entry) => self.respond(&path, &entry, request).response().await,
                         Err(e) => refused(failure(e), request),
                     }
                 }))
@@ -139,66 +143,143 @@ impl Files {
             Err(e) => Served::Ready(refused(failure(e), request)),
         }
     }
+
+    /// Answers from an entry.
+    fn respond<'a>(&'a self, path: &CleanPath, entry: &Arc<Entry>, request: &'a Request) -> Served<'a> {
+        Served::Ready(match &entry.kind {
+            Kind::File(ready) => match &ready.coded {
+                Some(coded) => return self.negotiate(path, entry, ready, coded, request),
+                None if accepted(request).allows(Coding::Identity) => return self.tell(path, ready, Coding::Identity, request),
+                None => not_acceptable(false, request),
+            },
+            Kind::Folder => to_folder(request),
+            Kind::Nothing => refused(Refuse::not_found(), request),
+            Kind::Denied => refused(Refuse::new(StatusCode::FORBIDDEN, "The server may not read what is at this address."), request),
+        })
+    }
+
+    /// Picks the coding to answer with: the one that the client likes best of those that there are. One that is missing is made, for
+    /// which nobody waits longer than some milliseconds, unless there is nothing else that the client accepts.
+    fn negotiate<'a>(&'a self, path: &CleanPath, entry: &Arc<Entry>, ready: &Ready, coded: &Coded, request: &'a Request) -> Served<'a> {
+        let accepted = accepted(request);
+        if let Some(coding) = named_by_tag(ready, accepted, request) {
+            return self.tell(path, ready, coding, request);
+        }
+        if let Some(response) = unmade_but_known(ready, coded, accepted, request) {
+            return Served::Ready(response);
+        }
+        // parts that are put together have to be of the same bytes, so they are of the file as it is
+        if request.field(&header::RANGE).is_some() && accepted.allows(Coding::Identity) {
+            return self.tell(path, ready, Coding::Identity, request);
+        }
+        let is_made_here = self.store.can_make() && (compress::LEAST_BYTES..=compress::MOST_BYTES).contains(&ready.stamp.len);
+        let is_to_be_had =
+            |coding: Coding| ready.variant(coding).is_some() || is_made_here && coding != Coding::Identity && !coded.is_refused(coding);
+        let mut codings = accepted.best(Coding::SMALLEST_FIRST).filter(|coding| is_to_be_had(*coding));
+        let Some(best) = codings.next() else { return Served::Ready(not_acceptable(true, request)) };
+        if let Some(variant) = ready.variant(best) {
+            if variant.is_quick {
+                self.improve(path, coded, best);
+            }
+            return self.tell(path, ready, best, request);
+        }
+        match codings.find(|coding| ready.variant(*coding).is_some()) {
+            Some(instead) if ready.stamp.len > compress::QUICK_BYTES => {
+                self.improve(path, coded, best);
+                self.tell(path, ready, instead, request)
+            }
+            Some(instead) if !coded.ask(best) => self.tell(path, ready, instead, request),
+            _ => self.make_and_tell(path, entry, best, request),
+        }
+    }
+
+    /// Has a coding made as well as it gets, once, later.
+    fn improve(&self, path: &CleanPath, coded: &Coded, coding: Coding) {
+        if coded.ask(coding) && !self.store.make_later(path.as_bytes(), coding) {
+            coded.unask(coding);
+        }
+    }
+
+    /// Makes a quick coding on the blocking pool and answers with it, or with the file as it is if that is no larger.
+    fn make_and_tell<'a>(&'a self, path: &CleanPath, entry: &Arc<Entry>, coding: Coding, request: &'a Request) -> Served<'a> {
+        let (store, path, entry) = (Arc::clone(&self.store), path.clone(), Arc::clone(entry));
+        Served::Later(Box::pin(async move {
+            let (made, of) = (path.clone(), Arc::clone(&entry));
+            let variant = self.blocking.run(move || store.make(made.as_bytes(), &of, coding, Effort::Quick)).await;
+            let Kind::File(ready) = &entry.kind else { return refused(Refuse::internal(), request) };
+            if let Some(coded) = &ready.coded {
+                coded.unask(coding);
+                if variant.is_some() {
+                    self.improve(&path, coded, coding);
+                }
+            }
+            let told = match variant {
+                Some(variant) => self.tell(&path, &ready.with(coding, variant), coding, request),
+                None if accepted(request).allows(Coding::Identity) => self.tell(&path, ready, Coding::Identity, request),
+                None => Served::Ready(not_acceptable(true, request)),
+            };
+            told.response().await
+        }))
+    }
+
+    /// Answers with the file in a coding that there is, and with its digest if that is asked for.
+    fn tell<'a>(&'a self, path: &CleanPath, ready: &Ready, coding: Coding, request: &'a Request) -> Served<'a> {
+        let Some(variant) = ready.variant(coding) else { return Served::Ready(refused(Refuse::internal(), request)) };
+        if variant.digest.is_some() || !wants_digest(request) {
+            return Served::Ready(answer(variant, request));
+        }
+        let (store, path, stamp, mut variant) = (Arc::clone(&self.store), path.clone(), ready.stamp, variant.clone());
+        Served::Later(Box::pin(async move {
+            let variant = self.blocking.run(move || {
+                // of a file that changes meanwhile there is none
+                variant.digest = digest::of(&variant.content).ok().flatten();
+                store.keep(path.as_bytes(), &stamp, coding, &variant);
+                variant
+            });
+            answer(&variant.await, request)
+        }))
+    }
 }
 
-impl Store {
-    /// The entry of a path, checked within the last second.
-    fn find(&self, path: &CleanPath, now_ms: u64, how: How) -> Result<Arc<Entry>, NoAnswer> {
-        let old = match self.cache.get(path.as_bytes(), now_ms) {
-            Some((entry, true)) => return Ok(entry),
-            Some((entry, false)) => Some(entry),
-            None => None,
-        };
-        let indexed;
-        let has_index = self.policy != Policy::Uploads;
-        let (at, name) = if path.is_folder() && has_index {
-            indexed = [path.as_bytes(), INDEX].concat();
-            (&indexed[..], INDEX)
-        } else {
-            (path.as_bytes(), path.name())
-        };
-        if let Some(old) = old
-            && let Kind::File(ready) = &old.kind
-            && !ready.is_racy
-            && self.root.look(at, how)? == Found::File(ready.stamp)
-        {
-            old.touch(now_ms);
-            return Ok(old);
-        }
-        let kind = match self.root.open_file(at, how)? {
-            Ok((file, stamp)) => Kind::File(self.make_ready(file, stamp, name, how)?),
-            Err(Found::Folder) if !path.is_folder() && has_index => Kind::Folder,
-            Err(Found::Denied) => Kind::Denied,
-            Err(_) => Kind::Nothing,
-        };
-        // of uploads only small files are remembered: a miss may be filled at any time, and an open file would keep its room on the
-        // disk after it was removed
-        let is_small = matches!(&kind, Kind::File(Ready { content: Content::Mem(_), .. }));
-        let is_kept = self.policy != Policy::Uploads || is_small;
-        let entry = Arc::new(Entry::new(kind, now_ms));
-        if is_kept {
-            self.cache.put(path.as_bytes(), &entry);
-        }
-        Ok(entry)
-    }
+/// What the client accepts.
+fn accepted(request: &Request) -> Accepted {
+    Accepted::read(request.named(header::ACCEPT_ENCODING.as_str()))
+}
 
-    /// Reads a small file, or keeps a large one open.
-    fn make_ready(&self, file: OwnedFd, stamp: Stamp, name: &[u8], how: How) -> Result<Ready, NoAnswer> {
-        let mut stamp = stamp;
-        for _ in 0..READS {
-            if stamp.len > MEMORY_BYTES {
-                break;
-            }
-            let bytes = read_whole(&file, stamp.len, how)?;
-            // the bytes are those of this state only if the file had it before and after they were read
-            let after = root::stamp_of(&file).map_err(NoAnswer::Failed)?;
-            if after == stamp && bytes.len() as u64 == stamp.len {
-                return Ok(Ready::new(name, stamp, Content::Mem(bytes.into()), self.policy));
-            }
-            stamp = after;
-        }
-        Ok(Ready::new(name, stamp, Content::Open(Arc::new(file)), self.policy))
+/// The coding whose entity tag the request names, if the client accepts it: the answer is about that one.
+fn named_by_tag(ready: &Ready, accepted: Accepted, request: &Request) -> Option<Coding> {
+    let conditions = [header::IF_NONE_MATCH, header::IF_MATCH, header::IF_RANGE].into_iter().filter(|name| request.field(name).is_some());
+    let mut named = conditions.flat_map(|name| {
+        ready.variants().filter(move |(coding, variant)| accepted.allows(*coding) && names(request, &name, variant.etag()))
+    });
+    named.next().map(|(coding, _)| coding)
+}
+
+/// 304, if the client has a coding that is not there, but would be the one that it has: for that it needs not be made.
+fn unmade_but_known(ready: &Ready, coded: &Coded, accepted: Accepted, request: &Request) -> Option<Response> {
+    request.field(&header::IF_NONE_MATCH)?;
+    let missing = Coding::SMALLEST_FIRST.into_iter().filter(|coding| accepted.allows(*coding) && ready.variant(*coding).is_none());
+    let tag = missing.map(|coding| coded.about.etag(coding, Effort::Best)).find(|tag| names(request, &header::IF_NONE_MATCH, tag))?;
+    let variant = coded.about.variant(Coding::Identity, tag, Content::Mem(Default::default()));
+    (conditional::evaluate(request, variant.validators()) == Verdict::NotModified).then(|| unchanged(&variant))
+}
+
+/// Whether a field lists an entity tag.
+fn names(request: &Request, field: &header::HeaderName, tag: &str) -> bool {
+    request.named(field.as_str()).any(|value| memchr::memmem::find(value, tag.as_bytes()).is_some())
+}
+
+/// 406 (RFC 9110 section 15.5.7).
+fn not_acceptable(varies: bool, request: &Request) -> Response {
+    let refuse = Refuse::new(StatusCode::NOT_ACCEPTABLE, "There is no form of this file that the request accepts.");
+    with_vary(refused(refuse, request), varies)
+}
+
+fn with_vary(mut response: Response, varies: bool) -> Response {
+    if varies {
+        response.fields.push(&header::VARY, "accept-encoding");
     }
+    response
 }
 
 /// Reads up to `len` bytes from the start of a file.
@@ -277,46 +358,44 @@ fn failure(e: NoAnswer) -> Refuse {
     }
 }
 
-/// Answers a request from an entry: preconditions first, then the range (RFC 9110 section 13.2.2).
-fn answer(entry: &Entry, request: &Request) -> Response {
-    let ready = match &entry.kind {
-        Kind::File(ready) => ready,
-        Kind::Folder => return to_folder(request),
-        Kind::Nothing => return refused(Refuse::not_found(), request),
-        Kind::Denied => return refused(Refuse::new(StatusCode::FORBIDDEN, "The server may not read what is at this address."), request),
-    };
-    match conditional::evaluate(request, ready.validators()) {
+/// Answers a request with a representation: preconditions first, then the range (RFC 9110 section 13.2.2).
+fn answer(variant: &Variant, request: &Request) -> Response {
+    match conditional::evaluate(request, variant.validators()) {
         Verdict::Proceed => {}
-        Verdict::NotModified => {
-            let fields = Fields::shared(ready.unchanged.clone());
-            return Response { fields, ..Response::new(StatusCode::NOT_MODIFIED) };
-        }
+        Verdict::NotModified => return unchanged(variant),
         Verdict::Failed => {
-            return refused(Refuse::new(StatusCode::PRECONDITION_FAILED, "The file is not the one that the request speaks of."), request);
+            let refuse = Refuse::new(StatusCode::PRECONDITION_FAILED, "The file is not the one that the request speaks of.");
+            return with_vary(refused(refuse, request), variant.varies);
         }
     }
-    let len = ready.stamp.len;
-    let whole = Response {
-        fields: Fields::shared(ready.fields.clone()),
-        body: chunk(&ready.content, 0, len).into(),
-        ..Response::new(StatusCode::OK)
-    };
+    let len = variant.content.len();
+    let mut whole = Response { fields: Fields::shared(variant.fields.clone()), ..Response::new(StatusCode::OK) };
+    whole.body = variant.content.part(0, len).into();
+    if let Some(digest) = &variant.digest
+        && wants_digest(request)
+    {
+        whole.fields.push(&REPR_DIGEST, crate::http::digest::value(digest));
+    }
     // HEAD ignores Range (RFC 9110 section 14.2)
     if request.method == Method::GET
         && let Some(value) = request.only(&header::RANGE)
-        && conditional::range_holds(request, ready.validators(), unix_now_s())
+        && conditional::range_holds(request, variant.validators(), unix_now_s())
     {
-        let part = |span: Span| chunk(&ready.content, span.first, span.len());
-        return partial::narrow(whole, range::parse(value, len), len, part, boundary).unwrap_or_else(|refuse| refused(refuse, request));
+        let part = |span: Span| variant.content.part(span.first, span.len());
+        return partial::narrow(whole, range::parse(value, len), len, part, boundary)
+            .unwrap_or_else(|refuse| with_vary(refused(refuse, request), variant.varies));
     }
     whole
 }
 
-fn chunk(content: &Content, offset: u64, len: u64) -> Chunk {
-    match content {
-        Content::Mem(bytes) => Chunk::Mem(bytes.slice(offset as usize..(offset + len) as usize)),
-        Content::Open(file) => Chunk::File { file: Arc::clone(file), offset, len },
-    }
+/// 304 (RFC 9110 section 15.4.5).
+fn unchanged(variant: &Variant) -> Response {
+    Response { fields: Fields::shared(variant.unchanged.clone()), ..Response::new(StatusCode::NOT_MODIFIED) }
+}
+
+/// Whether the client asks for a digest of what it gets.
+fn wants_digest(request: &Request) -> bool {
+    crate::http::digest::is_wanted(request.named(WANT_REPR_DIGEST.as_str()))
 }
 
 fn unix_now_s() -> u64 {

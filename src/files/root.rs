@@ -67,7 +67,7 @@ pub enum Found {
 /// Why a lookup has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// It would have to wait for the disk.
+    /// It would have to wait: for the disk, or for another who looks for the same.
     Cold,
     /// The system could not say.
     Failed(Errno),
@@ -121,6 +121,19 @@ impl Root {
             }
         }
         Err(NoAnswer::Failed(Errno::BUSY))
+    }
+
+    /// The state of a folder: it changes when names in it come or go.
+    ///
+    /// # Errors
+    ///
+    /// As for `look`; also if there is no folder.
+    pub fn folder(&self, path: &[u8], how: How) -> Result<Stamp, NoAnswer> {
+        match self.open_beneath(path, OFlags::PATH | OFlags::DIRECTORY, how) {
+            Ok(fd) => stamp_of(fd).map_err(NoAnswer::Failed),
+            Err(Errno::AGAIN) if how == How::Cached => Err(NoAnswer::Cold),
+            Err(e) => Err(NoAnswer::Failed(e)),
+        }
     }
 
     fn open_beneath(&self, path: &[u8], flags: OFlags, how: How) -> Result<OwnedFd, Errno> {
@@ -218,6 +231,11 @@ fn found(fd: BorrowedFd) -> Result<Found, Errno> {
 /// What the system said.
 pub fn stamp_of(fd: impl AsFd) -> Result<Stamp, Errno> {
     rustix::fs::fstat(fd).map(|stat| stamp(&stat))
+}
+
+/// Whether an open file has this length and time of its last change.
+pub fn has_state(fd: impl AsFd, state: (u64, i64, u64)) -> bool {
+    stamp_of(fd).is_ok_and(|now| (now.len, now.modified.0, now.modified.1) == state)
 }
 
 fn stamp(stat: &rustix::fs::Stat) -> Stamp {

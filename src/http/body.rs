@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -19,12 +20,31 @@ pub enum Chunk {
     /// A part of an open file: the kernel sends it without a copy.
     File {
         /// The open file.
-        file: Arc<OwnedFd>,
+        file: Arc<OpenFile>,
         /// Where the part begins.
         offset: u64,
-        /// Its length in bytes. A file that turns out to be shorter ends the connection; nothing is padded.
+        /// Its length in bytes. A file that turns out to be shorter, or that changes on the way, ends the connection; nothing is
+        /// padded, and nothing is mixed.
         len: u64,
     },
+}
+
+/// A file that is open for reading, and the state that it has to be in for its bytes to be the ones that were promised.
+#[derive(Debug)]
+pub struct OpenFile {
+    /// The file.
+    pub fd: OwnedFd,
+    /// Its length and the time of its last change, in seconds since 1970 and nanoseconds.
+    pub state: (u64, i64, u64),
+    /// Whether all of it was in memory when that was last looked at, so that sending it does not wait for the disk.
+    pub is_warm: AtomicBool,
+}
+
+impl OpenFile {
+    /// A file of which it is not known whether it is in memory.
+    pub fn new(fd: OwnedFd, state: (u64, i64, u64)) -> OpenFile {
+        OpenFile { fd, state, is_warm: AtomicBool::new(false) }
+    }
 }
 
 impl Chunk {

@@ -15,6 +15,32 @@ pub fn is_plain(content_type: &str) -> bool {
     essence == "text/plain" || ["image/", "audio/", "video/"].iter().any(|kind| essence.starts_with(kind)) && essence != "image/svg+xml"
 }
 
+/// Whether files of this type become smaller by a coding: text in all its forms, and the few binary formats that are not compressed
+/// by themselves.
+pub fn is_compressible(content_type: &str) -> bool {
+    const OTHERS: [&str; 17] = [
+        "application/json",
+        "application/xml",
+        "application/wasm",
+        "application/rtf",
+        "application/sql",
+        "application/toml",
+        "application/vnd.ms-fontobject",
+        "application/x-ndjson",
+        "application/x-sh",
+        "application/x-yaml",
+        "application/yaml",
+        "font/otf",
+        "font/ttf",
+        "image/bmp",
+        "image/svg+xml",
+        "image/x-icon",
+        "image/vnd.microsoft.icon",
+    ];
+    let essence = content_type.split(';').next().unwrap_or_default().trim_end();
+    essence.starts_with("text/") || essence.ends_with("+json") || essence.ends_with("+xml") || OTHERS.contains(&essence)
+}
+
 /// Whether bytes of this name never change: a script, style, font or image with a content hash in its name (`app.3f9c2b1a.js`).
 ///
 /// A hash is a part of the name, between dots, dashes and underscores, of at least 8 letters and digits, with one of each. The
@@ -60,6 +86,16 @@ mod tests {
             assert_eq!(content_type(name.as_bytes()), expected, "{name}");
         }
         assert_eq!(content_type(b"\xFF.\xFF"), "application/octet-stream");
+    }
+
+    #[test]
+    fn text_gains_by_a_coding_and_what_is_compressed_does_not() {
+        for name in ["a.html", "a.css", "a.js", "a.json", "a.svg", "a.xml", "a.txt", "a.md", "a.wasm", "a.ttf", "a.webmanifest", "a.ico"] {
+            assert!(is_compressible(&content_type(name.as_bytes())), "{name}: {}", content_type(name.as_bytes()));
+        }
+        for name in ["a.png", "a.jpg", "a.webp", "a.mp4", "a.zip", "a.gz", "a.woff2", "a.pdf", "a.bin", "a"] {
+            assert!(!is_compressible(&content_type(name.as_bytes())), "{name}: {}", content_type(name.as_bytes()));
+        }
     }
 
     #[test]

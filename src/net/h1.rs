@@ -344,7 +344,7 @@ async fn send(out: &mut Outgoing, link: &mut Link) -> Result<bool, End> {
     .await;
     match sent {
         Some(Ok(())) => Ok(progress.is_some()),
-        Some(Err(e)) if e.kind() == ErrorKind::UnexpectedEof => Err(End::Truncated),
+        Some(Err(e)) if matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => Err(End::Changed),
         Some(Err(_)) => Err(End::Cut),
         None => Err(End::Stalled),
     }

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -15,7 +16,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags};
 use super::conn::Io;
 use crate::files;
 use crate::files::blocking::Blocking;
-use crate::http::body::Chunk;
+use crate::http::body::{Chunk, OpenFile};
 
 /// Bodies up to this size are copied behind their head: that costs less than another piece to send.
 const COPIED_BYTES: usize = 1 << 10;
@@ -45,7 +46,7 @@ pub struct Outgoing {
 enum Piece {
     Gathered(usize),
     Mem(Bytes),
-    File { file: Arc<OwnedFd>, offset: u64, len: u64 },
+    File { file: Arc<OpenFile>, offset: u64, len: u64 },
 }
 
 impl std::fmt::Debug for Outgoing {
@@ -131,8 +132,10 @@ impl Outgoing {
                 Some(Piece::File { file, offset, len }) => {
                     let slice = (*len).min(SLICE_BYTES);
                     ready!(warm(&mut self.warming, file, *offset, slice, blocking, cx));
-                    match rustix::fs::sendfile(io.fd()?, &**file, Some(&mut offset.clone()), slice as usize) {
+                    match rustix::fs::sendfile(io.fd()?, &file.fd, Some(&mut offset.clone()), slice as usize) {
                         Ok(0) => return Poll::Ready(Err(ErrorKind::UnexpectedEof.into())),
+                        // what has left is of another state than what was promised
+                        Ok(_) if !files::root::has_state(&file.fd, file.state) => return Poll::Ready(Err(ErrorKind::InvalidData.into())),
                         Ok(n) => {
                             *offset += n as u64;
                             *len -= n as u64;
@@ -217,15 +220,16 @@ impl Outgoing {
 /// Sees to it that sending a slice does not wait for the disk: where its end is not in memory, the blocking pool reads it first.
 fn warm(
     warming: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    file: &Arc<OwnedFd>,
+    file: &Arc<OpenFile>,
     offset: u64,
     len: u64,
     blocking: &Arc<Blocking>,
     cx: &mut Context,
 ) -> Poll<()> {
-    if warming.is_none() && !files::is_in_memory(file, offset, len) {
+    let is_whole = len == file.state.0;
+    if warming.is_none() && !(is_whole && file.is_warm.load(Ordering::Relaxed)) && !files::is_in_memory(&file.fd, offset, len) {
         let (file, blocking) = (Arc::clone(file), Arc::clone(blocking));
-        *warming = Some(Box::pin(async move { blocking.run(move || files::bring_into_memory(&file, offset, len)).await }));
+        *warming = Some(Box::pin(async move { blocking.run(move || files::bring_into_memory(&file.fd, offset, len)).await }));
     }
     if let Some(work) = warming {
         ready!(work.as_mut().poll(cx));
@@ -248,6 +252,11 @@ mod tests {
         (Io::new(server), client)
     }
 
+    fn opened(file: std::fs::File) -> OpenFile {
+        let stamp = files::root::stamp_of(&file).unwrap();
+        OpenFile::new(file.into(), (stamp.len, stamp.modified.0, stamp.modified.1))
+    }
+
     #[test]
     fn pieces_leave_in_order_and_are_counted() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -255,7 +264,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         let bytes: Vec<u8> = (0..900_000u32).map(|i| (i % 251) as u8).collect();
         file.write_all(&bytes).unwrap();
-        let file = Arc::new(OwnedFd::from(file));
+        let file = Arc::new(opened(file));
         let mut out = Outgoing::default();
         let mut expected = Vec::new();
         for i in 0..40u8 {
@@ -290,7 +299,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[1; 100]).unwrap();
         let mut out = Outgoing::default();
-        out.chunks([Chunk::File { file: Arc::new(file.into()), offset: 0, len: 200 }]);
+        out.chunks([Chunk::File { file: Arc::new(opened(file)), offset: 0, len: 200 }]);
         let blocking = Arc::new(Blocking::new(1).unwrap());
         let e = runtime.block_on(std::future::poll_fn(|cx| out.poll_send(&mut io, &blocking, cx))).unwrap_err();
         assert_eq!((e.kind(), out.sent()), (ErrorKind::UnexpectedEof, 100));

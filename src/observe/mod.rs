@@ -44,8 +44,8 @@ pub enum End {
     Stalled,
     /// The client went away within a request or a response.
     Cut,
-    /// A file became shorter while it was sent.
-    Truncated,
+    /// A file changed while it was sent.
+    Changed,
     /// A part of this server panicked.
     Panicked,
 }

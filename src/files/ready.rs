@@ -1,0 +1,363 @@
+//! A file made ready: all of an answer that does not depend on the request, for each coding that there is of it.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use super::Policy;
+use super::compress::Effort;
+use super::root::Stamp;
+use crate::http::body::{Chunk, OpenFile};
+use crate::http::coding::Coding;
+use crate::http::conditional::Validators;
+use crate::http::digest::Sha256;
+use crate::http::fields::Fields;
+use crate::http::{date, header, mime};
+
+/// A change this young may be followed by another with the same time: kernels keep times by a tick of up to 10 ms.
+const RACY: Duration = Duration::from_millis(50);
+
+/// A file made ready.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// The state of the file that this was made from.
+    pub stamp: Stamp,
+    /// Whether it had just changed: a second change within the same tick of the kernel's clock would not show in its state.
+    pub is_racy: bool,
+    /// The file as it is.
+    pub plain: Variant,
+    /// Its codings, if files of its type gain by them.
+    pub coded: Option<Arc<Coded>>,
+}
+
+/// The codings of a file, as far as there are any yet.
+#[derive(Clone, Debug)]
+pub struct Coded {
+    /// What all variants of the file share.
+    pub about: About,
+    /// By `index`: what there is of each coding.
+    variants: [Option<Variant>; CODINGS],
+    /// A bit for each coding that was asked for and is being made, or will not be made: it would not be smaller.
+    asked: Arc<AtomicU8>,
+    refused: Arc<AtomicU8>,
+    /// The state of the folder when it was searched for coded files beside this one.
+    pub folder: Stamp,
+}
+
+/// Codings beside identity.
+const CODINGS: usize = 3;
+
+fn index(coding: Coding) -> usize {
+    match coding {
+        Coding::Gzip | Coding::Identity => 0,
+        Coding::Br => 1,
+        Coding::Zstd => 2,
+    }
+}
+
+/// One representation of a file.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// The fields of a 200.
+    pub fields: Bytes,
+    /// The fields of a 304 (RFC 9110 section 15.4.5).
+    pub unchanged: Bytes,
+    /// The bytes.
+    pub content: Content,
+    /// The state of the file beside the file that it is, if it is one.
+    pub sidecar: Option<Stamp>,
+    /// Whether a better one of the same coding can be made.
+    pub is_quick: bool,
+    /// Whether the answer depends on Accept-Encoding.
+    pub varies: bool,
+    /// The digest of its bytes, once it was asked for.
+    pub digest: Option<Sha256>,
+    etag: Arc<str>,
+    modified_s: u64,
+}
+
+/// Where the bytes of a file are.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// In memory.
+    Mem(Bytes),
+    /// In the open file.
+    Open(Arc<OpenFile>),
+}
+
+impl Content {
+    /// A file that stays open, in this state.
+    pub fn open(fd: OwnedFd, stamp: &Stamp) -> Content {
+        Content::Open(Arc::new(OpenFile::new(fd, (stamp.len, stamp.modified.0, stamp.modified.1))))
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Content::Mem(bytes) => bytes.len() as u64,
+            Content::Open(file) => file.state.0,
+        }
+    }
+
+    /// A part of it.
+    pub fn part(&self, offset: u64, len: u64) -> Chunk {
+        match self {
+            Content::Mem(bytes) => Chunk::Mem(bytes.slice(offset as usize..(offset + len) as usize)),
+            Content::Open(file) => Chunk::File { file: Arc::clone(file), offset, len },
+        }
+    }
+}
+
+/// What the fields of all variants of a file are rendered from.
+#[derive(Clone, Debug)]
+pub struct About {
+    tag: u64,
+    modified_s: u64,
+    content_type: String,
+    cache_control: &'static str,
+    policy: Policy,
+    /// Whether the answer depends on Accept-Encoding.
+    varies: bool,
+}
+
+impl About {
+    /// What there is to say about a file of this name and state.
+    pub fn new(name: &[u8], stamp: &Stamp, policy: Policy) -> About {
+        let content_type = mime::content_type(name);
+        let cache_control = match policy {
+            Policy::Site { immutable: true } if mime::is_immutable(name) => "public, max-age=31536000, immutable",
+            Policy::Site { .. } => "no-cache",
+            Policy::Uploads => "no-store",
+        };
+        // never later than Date (RFC 9110 section 8.8.2.1)
+        let modified_s = u64::try_from(stamp.modified.0).unwrap_or(0).min(now().as_secs());
+        let varies = policy != Policy::Uploads && mime::is_compressible(&content_type);
+        About { tag: fingerprint(stamp), modified_s, content_type, cache_control, policy, varies }
+    }
+
+    /// Whether files like this one gain by a coding.
+    pub fn is_codable(&self) -> bool {
+        self.varies
+    }
+
+    /// The entity tag of what is made from the file by a coding: another one for each coding and effort.
+    pub fn etag(&self, coding: Coding, effort: Effort) -> String {
+        format!("\"{:016x}-{}{}\"", self.tag, coding.name(), if effort == Effort::Quick { "-quick" } else { "" })
+    }
+
+    /// The fields of a 304 for this entity tag, which those of a 200 begin with.
+    pub fn unchanged(&self, etag: &str) -> Bytes {
+        let mut fields = Fields::default()
+            .with(&header::LAST_MODIFIED, date::format(self.modified_s))
+            .with(&header::ETAG, etag)
+            .with(&header::CACHE_CONTROL, self.cache_control)
+            .with(&header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+        if self.varies {
+            fields.push(&header::VARY, "accept-encoding");
+        }
+        fields.into_shared()
+    }
+
+    /// A representation with this entity tag.
+    pub fn variant(&self, coding: Coding, etag: String, content: Content) -> Variant {
+        let unchanged = self.unchanged(&etag);
+        let mut fields =
+            Fields::shared(unchanged.clone()).with(&header::CONTENT_TYPE, &self.content_type).with(&header::ACCEPT_RANGES, "bytes");
+        if coding != Coding::Identity {
+            fields.push(&header::CONTENT_ENCODING, coding.name());
+        }
+        if self.policy == Policy::Uploads {
+            // whatever it is, it can not act in the name of this site
+            fields.push(&header::CONTENT_SECURITY_POLICY, "sandbox; default-src 'none'");
+            if !mime::is_plain(&self.content_type) {
+                fields.push(&header::CONTENT_DISPOSITION, "attachment");
+            }
+        }
+        let (fields, etag) = (fields.into_shared(), etag.into());
+        Variant {
+            fields,
+            unchanged,
+            content,
+            sidecar: None,
+            is_quick: false,
+            varies: self.varies,
+            digest: None,
+            etag,
+            modified_s: self.modified_s,
+        }
+    }
+}
+
+impl Ready {
+    /// A file of this state, without codings.
+    pub fn new(about: &About, stamp: Stamp, content: Content) -> Ready {
+        let changed = Duration::new(u64::try_from(stamp.changed.0).unwrap_or(0), u32::try_from(stamp.changed.1).unwrap_or(0));
+        let is_racy = now().saturating_sub(changed) < RACY;
+        let plain = about.variant(Coding::Identity, format!("\"{:016x}\"", about.tag), content);
+        Ready { stamp, is_racy, plain, coded: None }
+    }
+
+    /// The same file with this representation in the place of what there was of its coding.
+    pub fn with(&self, coding: Coding, variant: Variant) -> Ready {
+        let mut ready = self.clone();
+        match &mut ready.coded {
+            _ if coding == Coding::Identity => ready.plain = variant,
+            Some(coded) => Arc::make_mut(coded).put(coding, variant),
+            None => {}
+        }
+        ready
+    }
+
+    /// The representation in a coding, if there is one.
+    pub fn variant(&self, coding: Coding) -> Option<&Variant> {
+        if coding == Coding::Identity { Some(&self.plain) } else { self.coded.as_ref()?.get(coding) }
+    }
+
+    /// All representations that there are.
+    pub fn variants(&self) -> impl Iterator<Item = (Coding, &Variant)> {
+        let coded = self
+            .coded
+            .iter()
+            .flat_map(|coded| [Coding::Br, Coding::Zstd, Coding::Gzip].into_iter().filter_map(|coding| Some((coding, coded.get(coding)?))));
+        std::iter::once((Coding::Identity, &self.plain)).chain(coded)
+    }
+
+    /// Bytes of memory that it holds.
+    pub fn bytes_in_memory(&self) -> u64 {
+        self.variants().map(|(_, variant)| variant.bytes_in_memory()).sum()
+    }
+
+    /// Open files that it holds.
+    pub fn descriptors(&self) -> usize {
+        self.variants().filter(|(_, variant)| matches!(variant.content, Content::Open(_))).count()
+    }
+}
+
+impl Coded {
+    /// No codings yet; the folder was in this state.
+    pub fn new(about: About, folder: Stamp) -> Coded {
+        Coded { about, variants: Default::default(), asked: Arc::default(), refused: Arc::default(), folder }
+    }
+
+    /// What there is of a coding.
+    pub fn get(&self, coding: Coding) -> Option<&Variant> {
+        if coding == Coding::Identity { None } else { self.variants[index(coding)].as_ref() }
+    }
+
+    /// Puts in what there is of a coding.
+    pub fn put(&mut self, coding: Coding, variant: Variant) {
+        self.variants[index(coding)] = Some(variant);
+    }
+
+    /// The states of coded files beside this one that are in use.
+    pub fn sidecars(&self) -> impl Iterator<Item = (Coding, Stamp)> {
+        [Coding::Br, Coding::Zstd, Coding::Gzip].into_iter().filter_map(|coding| Some((coding, self.get(coding)?.sidecar?)))
+    }
+
+    /// Notes that a coding is being made; false if that was known.
+    pub fn ask(&self, coding: Coding) -> bool {
+        let bit = 1 << index(coding);
+        self.asked.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// Notes that it can not be made yet, and may be asked for again.
+    pub fn unask(&self, coding: Coding) {
+        self.asked.fetch_and(!(1 << index(coding)), Ordering::Relaxed);
+    }
+
+    /// Notes that a coding would not be smaller.
+    pub fn refuse(&self, coding: Coding) {
+        self.refused.fetch_or(1 << index(coding), Ordering::Relaxed);
+    }
+
+    /// Whether a coding would not be smaller.
+    pub fn is_refused(&self, coding: Coding) -> bool {
+        coding != Coding::Identity && self.refused.load(Ordering::Relaxed) & (1 << index(coding)) != 0
+    }
+}
+
+impl Variant {
+    /// Its strong entity tag.
+    pub fn etag(&self) -> &str {
+        &self.etag
+    }
+
+    /// What it is compared by.
+    pub fn validators(&self) -> Validators<'_> {
+        Validators { etag: self.etag.as_bytes(), modified_s: self.modified_s }
+    }
+
+    fn bytes_in_memory(&self) -> u64 {
+        let content = if let Content::Mem(bytes) = &self.content { bytes.len() } else { 0 };
+        (self.fields.len() + self.unchanged.len() + content) as u64
+    }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// A number that changes whenever the bytes may have: FNV-1a over all that the kernel notes of a change.
+fn fingerprint(stamp: &Stamp) -> u64 {
+    let Stamp { id, len, modified, changed } = *stamp;
+    [id.0, id.1, len, modified.0 as u64, modified.1, changed.0 as u64, changed.1]
+        .iter()
+        .flat_map(|n| n.to_le_bytes())
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The entity tag of a coded file that stands beside a file.
+pub fn sidecar_etag(file: &Stamp, sidecar: &Stamp, coding: Coding) -> String {
+    format!("\"{:016x}-{}-{:016x}\"", fingerprint(file), coding.name(), fingerprint(sidecar))
+}
+
+#[cfg(test)]
+pub mod tests {
+    //! What the tests of the cache need, and that a tag tells every change.
+
+    use super::*;
+
+    const STAMP: Stamp = Stamp { id: (1, 2), len: 3, modified: (784_111_777, 5), changed: (6, 7) };
+
+    fn ready(content: Content) -> Ready {
+        Ready::new(&About::new(b"a.bin", &STAMP, Policy::Uploads), STAMP, content)
+    }
+
+    /// A file of so many bytes in memory.
+    pub fn in_memory(bytes: usize) -> Ready {
+        ready(Content::Mem(vec![0; bytes].into()))
+    }
+
+    /// A file that is kept open.
+    pub fn open() -> Ready {
+        ready(Content::open(tempfile::tempfile().unwrap().into(), &STAMP))
+    }
+
+    #[test]
+    fn the_fingerprint_changes_with_everything_the_kernel_notes() {
+        let mut seen = std::collections::HashSet::from([fingerprint(&STAMP)]);
+        for other in [
+            Stamp { id: (9, 2), ..STAMP },
+            Stamp { id: (1, 9), ..STAMP },
+            Stamp { len: 9, ..STAMP },
+            Stamp { modified: (9, 5), ..STAMP },
+            Stamp { modified: (784_111_777, 9), ..STAMP },
+            Stamp { changed: (9, 7), ..STAMP },
+            Stamp { changed: (6, 9), ..STAMP },
+        ] {
+            assert!(seen.insert(fingerprint(&other)), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn every_coding_and_effort_has_a_tag_of_its_own() {
+        let about = About::new(b"a.html", &STAMP, Policy::Site { immutable: true });
+        let codings = [Coding::Br, Coding::Zstd, Coding::Gzip];
+        let tags: std::collections::HashSet<_> =
+            codings.into_iter().flat_map(|c| [about.etag(c, Effort::Quick), about.etag(c, Effort::Best)]).collect();
+        assert_eq!(tags.len(), 6);
+    }
+}
