@@ -330,22 +330,29 @@ fn a_file_truncated_while_it_is_sent() {
     server.assert_well("a truncated file");
 }
 
-/// A file that grows gives what was promised and no more: the next answer begins where this one ends.
+/// A file that is written to while it is sent is cut off: what has left is of its old state, and nothing of the new one is mixed in.
 #[test]
-fn a_file_that_grows_while_it_is_sent() {
-    let tree = Tree::site();
+fn a_file_that_is_written_to_while_it_is_sent() {
     let length = 24 * 1024 * 1024;
-    tree.write("log.bin", vec![b'x'; length]);
-    let server = Server::serving(tree);
-    let mut client = server.connect();
-    client.send(request("GET", "/log.bin", "") + &request("GET", "/hello.txt", ""));
-    let begin = client.any_answer_head();
-    assert_eq!(begin.length(), length as u64);
-    let mut file = fs::File::options().append(true).open(server.tree().path("log.bin")).unwrap();
-    std::io::Write::write_all(&mut file, &vec![b'y'; 1024 * 1024]).unwrap();
-    let body = client.take_many(length);
-    assert!(body.iter().all(|byte| *byte == b'x'), "what was appended is not part of it");
-    assert_eq!(client.answer().text(), HELLO, "the next answer follows at once");
+    for (how, options) in [("at its end", fs::File::options().append(true)), ("in place", fs::File::options().write(true))] {
+        let tree = Tree::site();
+        tree.write("log.bin", vec![b'x'; length]);
+        let server = Server::serving(tree);
+        let mut client = server.connect();
+        client.send(request("GET", "/log.bin", ""));
+        let begin = client.any_answer_head();
+        assert_eq!(begin.length(), length as u64, "{how}");
+        let mut file = options.open(server.tree().path("log.bin")).unwrap();
+        // in place, what is changed lies far behind what is on its way
+        std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(length as u64 - 1024 * 1024)).unwrap();
+        std::io::Write::write_all(&mut file, &vec![b'y'; 1024 * 1024]).unwrap();
+        let (body, _) = client.rest();
+        assert!(body.len() < length, "{how}: cut off, and not sent to its end");
+        assert!(body.iter().all(|byte| *byte == b'x'), "{how}: something of the new state is mixed in");
+        let again = server.get("/log.bin");
+        assert_eq!(again.body.last(), Some(&b'y'), "{how}: whoever asks again gets the new state");
+        assert_ne!(again.need("etag"), begin.need("etag"), "{how}");
+    }
 }
 
 /// More files than any small cache holds, and back to the first.
