@@ -76,6 +76,30 @@ fn decode_extended(value: &[u8]) -> Option<String> {
     String::from_utf8(super::path::decode_value(&plus_is_itself)).ok()
 }
 
+/// The value of Content-Disposition that has what follows stored as a file of this name (RFC 6266): for old clients with only the
+/// plainest characters, for others encoded (RFC 8187).
+pub fn attachment(name: &str) -> String {
+    let plain: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || " ._-".contains(c) { c } else { '_' }).collect();
+    let mut encoded = String::new();
+    super::path::encode(name.as_bytes(), b"", &mut encoded);
+    // an address may hold these, an extended value may not
+    for (c, escape) in [
+        ('\'', "%27"),
+        ('(', "%28"),
+        (')', "%29"),
+        ('*', "%2A"),
+        (',', "%2C"),
+        ('/', "%2F"),
+        (':', "%3A"),
+        (';', "%3B"),
+        ('=', "%3D"),
+        ('@', "%40"),
+    ] {
+        encoded = encoded.replace(c, escape);
+    }
+    format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}")
+}
+
 /// A name as one plain segment: what follows the last separator, without control characters, leading dots and white space at its
 /// ends, and short enough. `None` if nothing is left of it.
 pub fn plain_segment(name: &str) -> Option<String> {
@@ -86,7 +110,7 @@ pub fn plain_segment(name: &str) -> Option<String> {
 }
 
 /// Characters that are not seen, or that turn the direction of the text: a name is what it looks like.
-fn is_invisible(c: char) -> bool {
+pub fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}' | '\u{FFFD}')
 }
 
@@ -131,6 +155,18 @@ mod tests {
             assert_eq!(file_name(value.as_bytes()).as_deref(), expected, "{value}");
         }
         assert_eq!(parameter(b"form-data; name=\"a b\"", "name").as_deref(), Some("a b"));
+    }
+
+    #[test]
+    fn attachments() {
+        for (name, expected) in [
+            ("docs.zip", "attachment; filename=\"docs.zip\"; filename*=UTF-8''docs.zip"),
+            ("a \"b\"\r\nX: y.tar", "attachment; filename=\"a _b___X_ y.tar\"; filename*=UTF-8''a%20%22b%22%0D%0AX%3A%20y.tar"),
+            ("\u{e9}'(*);=@,", "attachment; filename=\"_________\"; filename*=UTF-8''%C3%A9%27%28%2A%29%3B%3D%40%2C"),
+        ] {
+            assert_eq!(attachment(name), expected);
+            assert_eq!(file_name(attachment(name).as_bytes()).as_deref(), Some(name));
+        }
     }
 
     #[test]
