@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::config::plan::Plan;
 use crate::files::blocking::Blocking;
+use crate::files::listing::Listing;
 use crate::files::upload::{self, Uploads};
 use crate::files::{Files, Policy, Served};
 use crate::http::Request;
@@ -47,7 +48,15 @@ impl Site {
         let uploads = plan.uploads.as_ref().map(|rules| Uploads::open(rules, plan, blocking, started)).transpose()?;
         let below =
             plan.uploads.as_ref().and_then(|rules| Some(rules.folder.canonicalize().ok()?.strip_prefix(&plan.root).ok()?.to_owned()));
-        Ok(Site { files, uploads, uploads_below: below.map(|path| path.into_os_string().into_vec()) })
+        let uploads_below = below.map(|path| path.into_os_string().into_vec());
+        let files = if plan.listing {
+            // what is not served from the files is not told as if it were
+            let elsewhere = uploads.is_some().then(|| upload::SEGMENT.to_vec()).into_iter().chain(uploads_below.clone()).collect();
+            files.listed(Listing::new(plan, elsewhere))
+        } else {
+            files
+        };
+        Ok(Site { files, uploads, uploads_below })
     }
 
     /// Answers a request.

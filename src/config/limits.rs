@@ -81,6 +81,22 @@ pub struct Limits {
     #[arg(long, value_name = "SIZE", value_parser = units::size, env = "MILLPOND_UPLOAD_QUOTA", help_heading = "Uploads")]
     pub upload_quota: Option<u64>,
 
+    /// Entries of one folder that are read to list it; what is beyond is not listed, and the page says so
+    ///
+    /// Each costs a few system calls and, while the listing is made, some hundred bytes of memory.
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = units::count, env = "MILLPOND_LISTING_LIMIT", help_heading = "Bounds")]
+    pub listing_limit: usize,
+
+    /// Entries on one page of a listing
+    ///
+    /// So many a browser shows at once, and a person looks through.
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = units::count, env = "MILLPOND_LISTING_PAGE", help_heading = "Bounds")]
+    pub listing_page: usize,
+
+    /// How much of a README is shown below a listing; the rest is left to its link
+    #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = units::memory_size, env = "MILLPOND_README_LIMIT", help_heading = "Bounds")]
+    pub readme_limit: usize,
+
     /// Memory for files that are kept ready; 0 keeps none
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = units::size, env = "MILLPOND_CACHE_SIZE", help_heading = "Bounds")]
     pub cache_size: u64,

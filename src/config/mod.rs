@@ -72,6 +72,10 @@ pub struct File {
     #[arg(long, value_name = "on|off", default_value = "on", env = "MILLPOND_IMMUTABLE", help_heading = "Files")]
     pub immutable: Switch,
 
+    /// List folders that have no index, as a page or as JSON
+    #[arg(long, env = "MILLPOND_LISTING", value_parser = clap::builder::FalseyValueParser::new(), help_heading = "Listings")]
+    pub listing: bool,
+
     /// Where uploads go, or `off` [default: uploads/ below ROOT, if only this machine can reach the server]
     ///
     /// What is posted to /uploads/ is stored there; the folder is made if it is not there. On other addresses than those of this

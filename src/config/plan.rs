@@ -29,6 +29,8 @@ pub struct Plan {
     pub shutdown_grace: Duration,
     /// Whether files with a content hash in their name may be cached for good.
     pub immutable: bool,
+    /// Whether folders without an index are listed.
+    pub listing: bool,
     /// Connections that were told 503 and may still be there at the same time.
     pub lingering: usize,
     /// Open files that the cache may hold.
@@ -92,6 +94,7 @@ impl Plan {
             access_log: file.access_log,
             shutdown_grace: file.shutdown_grace,
             immutable: file.immutable.0,
+            listing: file.listing,
             // half of the descriptors are connections, a quarter files; this leaves an eighth
             lingering: (free / 8).clamp(1, limits::MAX_LINGERING),
             cached_descriptors: (free / 4).max(1),

@@ -44,6 +44,8 @@ pub enum Kind {
     File(Ready),
     /// A folder that was asked for without its slash.
     Folder,
+    /// A folder that was asked for with its slash and has no index.
+    Bare,
     /// Nothing.
     Nothing,
     /// Something that may not be read.

@@ -7,6 +7,8 @@ pub mod blocking;
 pub mod cache;
 pub mod compress;
 pub mod digest;
+pub mod listing;
+pub mod page;
 pub mod ready;
 pub mod root;
 pub mod store;
@@ -38,6 +40,7 @@ use crate::observe;
 use blocking::Blocking;
 use cache::{Cache, Entry, Kind};
 use compress::Effort;
+use listing::Listing;
 use ready::{Coded, Content, Ready, Variant};
 use root::{Found, How, NoAnswer};
 use store::Store;
@@ -81,6 +84,8 @@ pub struct Files {
     store: Arc<Store>,
     blocking: Arc<Blocking>,
     started: Instant,
+    /// How folders without an index are told, if they are.
+    listing: Option<Arc<Listing>>,
 }
 
 impl Files {
@@ -98,7 +103,13 @@ impl Files {
         };
         let cache = Cache::new(plan.limits.cache_size / 8 * eighths, (plan.cached_descriptors * eighths as usize / 8).max(1));
         let store = Arc::new(Store::open(path, cache, policy, Arc::clone(&blocking))?);
-        Ok(Files { store, blocking, started })
+        Ok(Files { store, blocking, started, listing: None })
+    }
+
+    /// The same files, with folders listed.
+    #[must_use]
+    pub fn listed(self, listing: Listing) -> Files {
+        Files { listing: Some(Arc::new(listing)), ..self }
     }
 
     /// Answers GET and HEAD.
@@ -153,6 +164,10 @@ impl Files {
                 None => not_acceptable(false, request),
             },
             Kind::Folder => to_folder(request),
+            Kind::Bare => match &self.listing {
+                Some(listing) => return Served::Later(Box::pin(listing.serve(&self.store, &self.blocking, path.clone(), request))),
+                None => refused(Refuse::not_found(), request),
+            },
             Kind::Nothing => refused(Refuse::not_found(), request),
             Kind::Denied => refused(Refuse::new(StatusCode::FORBIDDEN, "The server may not read what is at this address."), request),
         })
@@ -339,7 +354,12 @@ pub fn bring_into_memory(file: &OwnedFd, offset: u64, len: u64) {
 
 /// Whether a path has a segment that begins with a dot; `.well-known` (RFC 8615) at the root has a purpose.
 fn is_hidden(path: &CleanPath) -> bool {
-    path.segments().enumerate().any(|(i, segment)| segment[0] == b'.' && !(i == 0 && segment == b".well-known"))
+    path.segments().enumerate().any(|(i, segment)| is_hidden_name(i == 0, segment))
+}
+
+/// The same for one segment, which may be the first.
+fn is_hidden_name(is_first: bool, name: &[u8]) -> bool {
+    name.first() == Some(&b'.') && !(is_first && name == b".well-known")
 }
 
 fn refused(refuse: Refuse, request: &Request) -> Response {

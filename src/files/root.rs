@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// How often a lookup that a rename got in the way of is tried again.
@@ -71,6 +71,28 @@ pub enum NoAnswer {
     Cold,
     /// The system could not say.
     Failed(Errno),
+}
+
+/// One thing in a folder that can be served: a file, a folder, or a link to one below the root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Its name.
+    pub name: Box<[u8]>,
+    /// Length of a file in bytes; `None` for a folder.
+    pub len: Option<u64>,
+    /// Last change of the content, in seconds since 1970.
+    pub modified_s: i64,
+    /// Whether it is a symbolic link.
+    pub is_link: bool,
+}
+
+/// What is in a folder, in no order.
+#[derive(Debug)]
+pub struct Contents {
+    /// What can be served.
+    pub items: Vec<Item>,
+    /// Whether the folder was read to its end.
+    pub is_whole: bool,
 }
 
 impl Root {
@@ -134,6 +156,62 @@ impl Root {
             Err(Errno::AGAIN) if how == How::Cached => Err(NoAnswer::Cold),
             Err(e) => Err(NoAnswer::Failed(e)),
         }
+    }
+
+    /// Reads what is in a folder and could be served from it: files and folders that the server may read, whose name is `wanted`.
+    /// At most so many entries are looked at, whatever they are. It waits for the disk. The path of the folder has its slash.
+    ///
+    /// # Errors
+    ///
+    /// What the system said.
+    pub fn read_folder(&self, path: &[u8], most: usize, wanted: impl Fn(&[u8]) -> bool) -> Result<Result<Contents, Found>, NoAnswer> {
+        let mut dir = match self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY, How::Any) {
+            Ok(fd) => Dir::new(fd).map_err(NoAnswer::Failed)?,
+            Err(e) => return absent(e).map(Err),
+        };
+        let mut contents = Contents { items: Vec::new(), is_whole: true };
+        let mut looked_at = 0;
+        while let Some(entry) = dir.read() {
+            let entry = entry.map_err(NoAnswer::Failed)?;
+            let name = entry.file_name().to_bytes();
+            if matches!(name, b"." | b"..") {
+                continue;
+            }
+            if looked_at == most {
+                contents.is_whole = false;
+                break;
+            }
+            looked_at += 1;
+            if wanted(name) {
+                contents.items.extend(self.item(path, dir.fd().map_err(NoAnswer::Failed)?, name));
+            }
+        }
+        Ok(Ok(contents))
+    }
+
+    /// What an entry of an open folder is; `None` if it can not be served, or is not there any more.
+    fn item(&self, path: &[u8], dir: BorrowedFd, name: &[u8]) -> Option<Item> {
+        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let is_link = kind == FileType::Symlink;
+        let (len, modified_s) = match kind {
+            FileType::RegularFile if may(dir, name, Access::READ_OK) => (Some(u64::try_from(stat.st_size).unwrap_or(0)), stat.st_mtime),
+            FileType::Directory if may(dir, name, Access::READ_OK | Access::EXEC_OK) => (None, stat.st_mtime),
+            // where a link leads is opened as it would be to serve it
+            FileType::Symlink => {
+                let at = [path, name].concat();
+                match self.open_file(&at, How::Any).ok()? {
+                    Ok((_, stamp)) => (Some(stamp.len), stamp.modified.0),
+                    Err(Found::Folder) => {
+                        let folder = self.open_beneath(&at, OFlags::RDONLY | OFlags::DIRECTORY, How::Any).ok()?;
+                        (None, stamp_of(&folder).ok()?.modified.0)
+                    }
+                    Err(_) => return None,
+                }
+            }
+            _ => return None,
+        };
+        Some(Item { name: name.into(), len, modified_s, is_link })
     }
 
     fn open_beneath(&self, path: &[u8], flags: OFlags, how: How) -> Result<OwnedFd, Errno> {
@@ -207,6 +285,12 @@ impl Root {
         let last = folders.last().map_or(root, |f| f.as_fd());
         rustix::fs::openat(last, ".", flags | OFlags::CLOEXEC, Mode::empty())
     }
+}
+
+/// Whether the server may do this with an entry of a folder. A kernel that is too old to be asked says yes: then the entry is told,
+/// and refused when it is asked for.
+fn may(dir: BorrowedFd, name: &[u8], access: Access) -> bool {
+    matches!(rustix::fs::accessat(dir, name, access, AtFlags::EACCESS), Ok(()) | Err(Errno::NOSYS | Errno::INVAL))
 }
 
 /// The components of a path, the first one last.
@@ -339,6 +423,54 @@ mod tests {
                 assert_eq!(got, expected, "{name}");
             }
         }
+    }
+
+    #[test]
+    fn a_folder_is_read_without_what_can_not_be_served() {
+        let dir = tree();
+        let root = Root::open(&dir.path().join("root").canonicalize().unwrap()).unwrap();
+        for openat2 in [true, false] {
+            root.has_openat2.store(openat2, Ordering::Relaxed);
+            let read = |path: &str| {
+                let contents = root.read_folder(path.as_bytes(), 100, |name| name != b"twice").unwrap().unwrap();
+                assert!(contents.is_whole);
+                let mut told: Vec<_> = contents
+                    .items
+                    .iter()
+                    .map(|i| {
+                        format!(
+                            "{}{}{}",
+                            String::from_utf8_lossy(&i.name),
+                            if i.is_link { "@" } else { "" },
+                            i.len.map_or("/".into(), |n| format!("={n}"))
+                        )
+                    })
+                    .collect();
+                told.sort();
+                told.join(" ")
+            };
+            assert_eq!(read(""), "a/ absolute@/ self@/ top=3", "openat2 {openat2}");
+            assert_eq!(read("a/"), "b/ relative@=6", "openat2 {openat2}");
+            assert_eq!(read("self/absolute/"), "file=6 up@=3", "openat2 {openat2}");
+            for (path, found) in [("missing/", Found::Nothing), ("top/", Found::Nothing), ("out-relative/", Found::Nothing)] {
+                assert_eq!(root.read_folder(path.as_bytes(), 100, |_| true).unwrap().err(), Some(found), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn so_many_entries_are_looked_at_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(&dir.path().canonicalize().unwrap()).unwrap();
+        for i in 0..5 {
+            std::fs::write(dir.path().join(i.to_string()), "").unwrap();
+        }
+        for (most, items, is_whole) in [(4, 4, false), (5, 5, true), (6, 5, true)] {
+            let contents = root.read_folder(b"", most, |_| true).unwrap().unwrap();
+            assert_eq!((contents.items.len(), contents.is_whole), (items, is_whole), "{most}");
+        }
+        let unwanted = root.read_folder(b"", 4, |_| false).unwrap().unwrap();
+        assert_eq!((unwanted.items.len(), unwanted.is_whole), (0, false), "what is not wanted counts too");
     }
 
     #[test]

@@ -207,6 +207,7 @@ impl Store {
             Ok(found) => found,
             Err(Found::Folder) if !path.is_folder() && self.policy != Policy::Uploads => return Ok(Kind::Folder),
             Err(Found::Denied) => return Ok(Kind::Denied),
+            Err(_) if place.is_index && self.root.look(path.as_bytes(), how)? == Found::Folder => return Ok(Kind::Bare),
             Err(_) => return Ok(Kind::Nothing),
         };
         let (content, stamp) = self.content(file, stamp, how)?;

@@ -26,8 +26,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::blocking::Blocking;
+use super::page::{escaped, query_values, size};
 use super::root::{Found, How};
-use super::{Files, Policy, Served};
+use super::{Files, Policy, Served, page};
 use crate::config::plan::{Plan, Uploads as Rules};
 use crate::http::body::Inbound;
 use crate::http::fields::Fields;
@@ -130,7 +131,7 @@ impl Uploads {
             blocking: Arc::clone(blocking),
             rules: rules.clone(),
             limit_bytes: plan.limits.upload_limit,
-            page_policy: page_policy(),
+            page_policy: page::policy(PAGE, "connect-src 'self'; img-src 'self' data:"),
             verifying: Semaphore::new(VERIFYING),
             stand_in: RandomState::new(),
         })
@@ -203,7 +204,7 @@ impl Uploads {
 
     /// One file: the whole body.
     async fn store_body(&self, request: &Request, mut body: Limited) -> Result<Draft, Refuse> {
-        let given = request.field(&CONTENT_DISPOSITION).and_then(disposition::file_name).or_else(|| query_value(request, b"name").next());
+        let given = request.field(&CONTENT_DISPOSITION).and_then(disposition::file_name).or_else(|| query_values(request, b"name").next());
         let kind = String::from_utf8_lossy(request.field(&CONTENT_TYPE).unwrap_or_default()).into_owned();
         let mut draft = self.begin(given, &kind).await?;
         while let Some(piece) = body.next().await? {
@@ -341,7 +342,7 @@ impl Uploads {
 
     /// The page with the form, and with what was just stored.
     fn page<'a>(&'a self, request: &'a Request) -> Served<'a> {
-        let names: Vec<String> = query_value(request, b"stored").take(PARTS).collect();
+        let names: Vec<String> = query_values(request, b"stored").take(PARTS).collect();
         if names.is_empty() {
             return Served::Ready(self.render(""));
         }
@@ -387,19 +388,6 @@ impl Uploads {
     }
 }
 
-/// What the page may do: its own style and script, and talk to this server.
-fn page_policy() -> String {
-    let hash = |open: &str, close: &str| {
-        let inner = PAGE.split_once(open).and_then(|(_, rest)| rest.split_once(close)).map_or("", |(inner, _)| inner);
-        BASE64.encode(Sha256::digest(inner))
-    };
-    format!(
-        "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-        hash("<style>", "</style>"),
-        hash("<script>", "</script>"),
-    )
-}
-
 fn address(name: &str) -> String {
     format!("/uploads/{}", encoded(name))
 }
@@ -408,32 +396,6 @@ fn encoded(name: &str) -> String {
     let mut out = String::new();
     path::encode(name.as_bytes(), b"", &mut out);
     out
-}
-
-/// A size for people: `5 bytes`, `195 KiB`, `8.6 MiB`.
-fn size(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let mut value = bytes as f64;
-    let mut unit = if bytes == 1 { "byte" } else { "bytes" };
-    for larger in units {
-        if value < 1024.0 {
-            break;
-        }
-        (value, unit) = (value / 1024.0, larger);
-    }
-    if bytes < 1024 || value >= 100.0 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
-}
-
-/// The values of a parameter of the query.
-fn query_value(request: &Request, name: &[u8]) -> impl Iterator<Item = String> {
-    request.query().unwrap_or_default().split(|&b| b == b'&').filter_map(move |pair| {
-        let value = pair.strip_prefix(name)?.strip_prefix(b"=")?;
-        Some(String::from_utf8_lossy(&path::decode_value(value)).into_owned())
-    })
 }
 
 /// `upload-20261122-170000-1a2b3c4d.png`
@@ -917,21 +879,6 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_for_people() {
-        for (bytes, text) in [
-            (0, "0 bytes"),
-            (1, "1 byte"),
-            (1023, "1023 bytes"),
-            (1024, "1.0 KiB"),
-            (200_000, "195 KiB"),
-            (9_000_000, "8.6 MiB"),
-            (u64::MAX, "16.0 EiB"),
-        ] {
-            assert_eq!(size(bytes), text);
-        }
-    }
 
     #[test]
     fn names_that_are_made_up() {

@@ -21,6 +21,7 @@ mod errors;
 mod files;
 mod heads;
 mod keepalive;
+mod listing;
 mod log;
 mod methods;
 mod paths;

@@ -1,0 +1,722 @@
+//! Listings: what is in a folder that has no index, as a page for people or as JSON for programs.
+//!
+//! Invariant: what may not be fetched is not told. A folder is read and its entries are looked at beneath the root, by the rules
+//! by which they would be served. All of it is done on the blocking pool.
+
+use std::cmp::Reverse;
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::blocking::Blocking;
+use super::page::{escaped, query_values, size};
+use super::root::{Contents, Found, How, Item, Root};
+use super::{Store, failure, is_hidden_name, page, refused};
+use crate::config::plan::Plan;
+use crate::http::conditional::{self, Validators, Verdict};
+use crate::http::fields::Fields;
+use crate::http::path::{self, CleanPath};
+use crate::http::refuse::Refuse;
+use crate::http::{Request, Response, StatusCode, accept, date, disposition, header, mime};
+
+/// Listings that are made at the same time: each may hold the entries of a large folder and keep a processor busy, and none of the
+/// others waits for long.
+const AT_ONCE: usize = 4;
+/// Characters of a search: more than any name has.
+const SEARCH_CHARS: usize = 255;
+/// Files whose text is shown below the listing of their folder, whatever the case of their letters; the first that is there.
+const READMES: [&str; 3] = ["README.md", "README.txt", "README"];
+
+const PAGE: &str = include_str!("listing.html");
+
+/// How folders are listed.
+#[derive(Debug)]
+pub struct Listing {
+    rules: Arc<Rules>,
+    page_policy: String,
+    making: Arc<Semaphore>,
+}
+
+/// What is told of a folder.
+#[derive(Debug)]
+pub struct Rules {
+    /// Paths below the root that something else answers.
+    elsewhere: Vec<Vec<u8>>,
+    /// Entries that are read of one folder.
+    limit: usize,
+    page_items: usize,
+    readme_bytes: usize,
+}
+
+impl Listing {
+    /// Listings as planned. Below the paths `elsewhere`, given without a slash at their end, something else answers.
+    pub fn new(plan: &Plan, elsewhere: Vec<Vec<u8>>) -> Listing {
+        let limits = &plan.limits;
+        let rules = Rules { elsewhere, limit: limits.listing_limit, page_items: limits.listing_page, readme_bytes: limits.readme_limit };
+        Listing { rules: Arc::new(rules), page_policy: page::policy(PAGE, "img-src data:"), making: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// Answers GET and HEAD for a folder.
+    pub(super) async fn serve(&self, store: &Arc<Store>, blocking: &Blocking, path: CleanPath, request: &Request) -> Response {
+        let ask = match Ask::read(request) {
+            Ok(ask) => ask,
+            Err(refuse) => return refused(refuse, request),
+        };
+        let is_json = ask.is_json;
+        let (store, rules) = (Arc::clone(store), Arc::clone(&self.rules));
+        // the semaphore is never closed; the leave goes along, so that a client that is gone frees it no earlier than the work ends
+        let leave = Arc::clone(&self.making).acquire_owned().await;
+        let made = blocking.run(move || {
+            let _leave = leave;
+            make(&store.root, &rules, &path, &ask)
+        });
+        match made.await {
+            Ok(text) => self.answer(text, is_json, request),
+            Err(refuse) => refused(refuse, request),
+        }
+    }
+
+    fn answer(&self, text: String, is_json: bool, request: &Request) -> Response {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        // a weak one: a folder may change and come to the same page
+        let etag = format!("W/\"{:016x}\"", hasher.finish());
+        let (content_type, policy) = match is_json {
+            true => ("application/json", "default-src 'none'; frame-ancestors 'none'"),
+            false => ("text/html; charset=utf-8", &self.page_policy[..]),
+        };
+        let fields = Fields::default()
+            .with(&header::ETAG, &etag)
+            .with(&header::CACHE_CONTROL, "no-cache")
+            .with(&header::VARY, "Accept")
+            .with(&header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+            .with(&header::CONTENT_SECURITY_POLICY, policy);
+        // there is no date of a last change: none is ever old enough, and a condition on it is left aside
+        let validators = Validators { etag: etag.as_bytes().strip_prefix(b"W/").unwrap_or_default(), modified_s: u64::MAX };
+        match conditional::evaluate(request, validators) {
+            Verdict::NotModified => Response { fields, ..Response::new(StatusCode::NOT_MODIFIED) },
+            Verdict::Failed if request.field(&header::IF_MATCH).is_some() => {
+                refused(Refuse::new(StatusCode::PRECONDITION_FAILED, "The listing is not the one that the request speaks of."), request)
+            }
+            _ => {
+                let fields = fields.with(&header::CONTENT_TYPE, content_type);
+                Response { fields, body: text.into(), ..Response::new(StatusCode::OK) }
+            }
+        }
+    }
+}
+
+impl Rules {
+    /// Whether a name in a folder, given as a path with its slash, may be told of.
+    pub fn tells(&self, folder: &[u8], name: &[u8]) -> bool {
+        let is_elsewhere = || self.elsewhere.iter().any(|path| path.strip_prefix(folder) == Some(name));
+        // no address can have a backslash in it
+        !is_hidden_name(folder.is_empty(), name) && !name.contains(&b'\\') && !is_elsewhere()
+    }
+}
+
+/// What entries are put in order by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    Name,
+    Size,
+    Time,
+}
+
+impl Sort {
+    fn word(self) -> &'static str {
+        match self {
+            Sort::Name => "name",
+            Sort::Size => "size",
+            Sort::Time => "time",
+        }
+    }
+}
+
+/// What is asked of a listing, in the query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Ask {
+    sort: Sort,
+    descending: bool,
+    /// From 1.
+    page: usize,
+    /// What a name has to hold.
+    search: String,
+    is_json: bool,
+}
+
+impl Ask {
+    /// Reads the query, and Accept. Parameters that are not known are left aside.
+    fn read(request: &Request) -> Result<Ask, Refuse> {
+        let one = |name: &str| query_values(request, name.as_bytes()).next().filter(|value| !value.is_empty());
+        let bad = |detail| Refuse::new(StatusCode::BAD_REQUEST, detail);
+        Ok(Ask {
+            sort: match one("sort").as_deref() {
+                None | Some("name") => Sort::Name,
+                Some("size") => Sort::Size,
+                Some("time") => Sort::Time,
+                Some(_) => return Err(bad("A listing can be sorted by name, size or time.")),
+            },
+            descending: match one("order").as_deref() {
+                None | Some("asc") => false,
+                Some("desc") => true,
+                Some(_) => return Err(bad("The order of a listing is asc or desc.")),
+            },
+            page: match one("page").map(|n| n.parse()) {
+                None => 1,
+                Some(Ok(n @ 1..)) => n,
+                Some(_) => return Err(bad("The pages of a listing are numbered from 1.")),
+            },
+            search: one("q").unwrap_or_default().trim().chars().take(SEARCH_CHARS).collect(),
+            is_json: match one("format").as_deref() {
+                None => accept::prefers_json(request.named(header::ACCEPT.as_str())),
+                Some("json") => true,
+                Some("html") => false,
+                Some(_) => return Err(bad("A listing comes as html or json.")),
+            },
+        })
+    }
+
+    /// The query that asks for this; what goes without saying is left out.
+    fn query(&self) -> String {
+        let mut query = String::new();
+        let mut add = |name: &str, value: &str| {
+            query.push(if query.is_empty() { '?' } else { '&' });
+            query.push_str(name);
+            query.push('=');
+            let mut encoded = String::new();
+            path::encode(value.as_bytes(), b"", &mut encoded);
+            query.push_str(&encoded.replace('&', "%26").replace('+', "%2B"));
+        };
+        if self.sort != Sort::Name || self.descending {
+            add("sort", self.sort.word());
+            add("order", if self.descending { "desc" } else { "asc" });
+        }
+        if !self.search.is_empty() {
+            add("q", &self.search);
+        }
+        if self.page > 1 {
+            add("page", &self.page.to_string());
+        }
+        if query.is_empty() { "?".into() } else { query }
+    }
+}
+
+/// A part of a folder, in order.
+struct View<'a> {
+    ask: &'a Ask,
+    path: &'a CleanPath,
+    items: &'a [Item],
+    /// How many there are on all pages.
+    found: usize,
+    folders: usize,
+    /// What the files on all pages hold together.
+    bytes: u64,
+    pages: usize,
+    /// Entries of the folder that were read, if there are more.
+    limit: Option<usize>,
+    readme: Option<Readme>,
+}
+
+/// The text of a README.
+struct Readme {
+    name: String,
+    text: String,
+    is_whole: bool,
+}
+
+/// Makes a listing; it waits for the disk.
+fn make(root: &Root, rules: &Rules, path: &CleanPath, ask: &Ask) -> Result<String, Refuse> {
+    let folder = path.as_bytes();
+    let Contents { mut items, is_whole } = match root.read_folder(folder, rules.limit, |name| rules.tells(folder, name)) {
+        Ok(Ok(contents)) => contents,
+        Ok(Err(Found::Denied)) => return Err(Refuse::new(StatusCode::FORBIDDEN, "The server may not read what is at this address.")),
+        Ok(Err(_)) => return Err(Refuse::not_found()),
+        Err(e) => return Err(failure(e)),
+    };
+    let readme = (ask.page == 1 && ask.search.is_empty()).then(|| readme(root, folder, &items, rules.readme_bytes)).flatten();
+    if !ask.search.is_empty() {
+        let wanted = ask.search.to_lowercase();
+        items.retain(|item| String::from_utf8_lossy(&item.name).to_lowercase().contains(&wanted));
+    }
+    sort(&mut items, ask);
+    let pages = items.len().div_ceil(rules.page_items).max(1);
+    if ask.page > pages {
+        return Err(Refuse::new(StatusCode::NOT_FOUND, "The listing has no such page."));
+    }
+    let from = (ask.page - 1) * rules.page_items;
+    let view = View {
+        ask,
+        path,
+        items: &items[from..items.len().min(from + rules.page_items)],
+        found: items.len(),
+        folders: items.iter().filter(|item| item.len.is_none()).count(),
+        bytes: items.iter().filter_map(|item| item.len).fold(0, u64::saturating_add),
+        pages,
+        limit: (!is_whole).then_some(rules.limit),
+        readme,
+    };
+    Ok(if ask.is_json { view.json() } else { view.html() })
+}
+
+/// Folders come first, in either direction.
+fn sort(items: &mut [Item], ask: &Ask) {
+    items.sort_by_cached_key(|item| (item.len.is_some(), natural(&item.name), item.name.clone()));
+    let files = items.partition_point(|item| item.len.is_none());
+    let (folders, files) = items.split_at_mut(files);
+    match (ask.sort, ask.descending) {
+        (Sort::Name, false) => {}
+        (Sort::Name, true) => [folders, files].into_iter().for_each(<[Item]>::reverse),
+        // the length of a folder says nothing
+        (Sort::Size, false) => files.sort_by_key(|item| item.len),
+        (Sort::Size, true) => files.sort_by_key(|item| Reverse(item.len)),
+        (Sort::Time, false) => [folders, files].into_iter().for_each(|part| part.sort_by_key(|item| item.modified_s)),
+        (Sort::Time, true) => [folders, files].into_iter().for_each(|part| part.sort_by_key(|item| Reverse(item.modified_s))),
+    }
+}
+
+/// A key by which names are in the order that people expect: numbers by their value, letters whatever their case.
+fn natural(name: &[u8]) -> Vec<u8> {
+    let lower = String::from_utf8_lossy(name).to_lowercase();
+    let mut rest = lower.as_bytes();
+    let mut key = Vec::with_capacity(rest.len() + 4);
+    while let Some((&first, tail)) = rest.split_first() {
+        if !first.is_ascii_digit() {
+            key.push(first);
+            rest = tail;
+            continue;
+        }
+        let end = rest.iter().position(|b| !b.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = &rest[..end];
+        let digits = &digits[digits.iter().position(|&b| b != b'0').unwrap_or(digits.len())..];
+        // of two numbers, the one with more digits is the larger; a name has at most 255 of them
+        key.extend([b'0', digits.len() as u8]);
+        key.extend_from_slice(digits);
+        rest = &rest[end..];
+    }
+    key
+}
+
+fn readme(root: &Root, folder: &[u8], items: &[Item], most: usize) -> Option<Readme> {
+    let is_called = |item: &&Item, name: &str| item.len.is_some() && item.name.eq_ignore_ascii_case(name.as_bytes());
+    let item = READMES.iter().find_map(|name| items.iter().find(|item| is_called(item, name)))?;
+    let Ok(Ok((file, stamp))) = root.open_file(&[folder, &item.name].concat(), How::Any) else { return None };
+    let bytes = super::read_whole(&file, stamp.len.min(most as u64), How::Any).ok()?;
+    let is_whole = stamp.len <= most as u64;
+    // a character that was cut in two is left out
+    let end = match std::str::from_utf8(&bytes) {
+        Err(e) if !is_whole && e.error_len().is_none() => e.valid_up_to(),
+        _ => bytes.len(),
+    };
+    Some(Readme { name: shown(&item.name), text: String::from_utf8_lossy(&bytes[..end]).into_owned(), is_whole })
+}
+
+/// A name as people may see it: what can not be seen, or would turn the text around, has a sign in its place.
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name)
+        .chars()
+        .map(|c| match c {
+            '\0'..='\x1F' => char::from_u32(0x2400 + c as u32).unwrap_or('\u{FFFD}'),
+            '\x7F' => '\u{2421}',
+            c if c.is_control() || disposition::is_invisible(c) => '\u{FFFD}',
+            c => c,
+        })
+        .collect()
+}
+
+/// A name as a segment of an address.
+fn encoded(name: &[u8]) -> String {
+    let mut out = String::with_capacity(name.len());
+    path::encode(name, b"", &mut out);
+    out
+}
+
+/// `2026-11-22T17:00:00Z`
+fn timestamp(unix_s: i64) -> String {
+    let [year, month, day, hour, minute, second] = date::parts(unix_s);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// A number of things, with a comma before every three digits: `50,000 files`.
+fn count(n: usize, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(n), if n == 1 { one } else { many })
+}
+
+fn grouped(n: usize) -> String {
+    let digits = n.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap_or_default()).collect();
+    groups.join(",")
+}
+
+/// What a file is, for the mark in front of its name.
+fn kind(name: &[u8]) -> &'static str {
+    let kind = mime::content_type(name);
+    let essence = kind.split(';').next().unwrap_or_default();
+    match essence.split('/').next().unwrap_or_default() {
+        _ if ["zip", "tar", "gzip", "x-7z", "x-rar", "x-bzip", "x-xz", "zstd", "x-gzip"].iter().any(|a| essence.contains(a)) => "packed",
+        "image" => "image",
+        "audio" => "audio",
+        "video" => "video",
+        "text" => "text",
+        _ if ["json", "xml", "pdf", "javascript", "yaml", "toml", "document"].iter().any(|a| essence.contains(a)) => "text",
+        _ => "file",
+    }
+}
+
+impl View<'_> {
+    fn json(&self) -> String {
+        let folder = self.path.to_location();
+        let entries: Vec<_> = self
+            .items
+            .iter()
+            .map(|item| {
+                let slash = if item.len.is_none() { "/" } else { "" };
+                let mut entry = serde_json::json!({
+                    "name": String::from_utf8_lossy(&item.name),
+                    "path": format!("{folder}{}{slash}", encoded(&item.name)),
+                    "type": if item.len.is_none() { "folder" } else { "file" },
+                    "modified": timestamp(item.modified_s),
+                });
+                if let Some(bytes) = item.len {
+                    entry["bytes"] = bytes.into();
+                }
+                entry
+            })
+            .collect();
+        let listing = serde_json::json!({
+            "path": folder,
+            "entries": entries,
+            "page": self.ask.page,
+            "pages": self.pages,
+            "total": self.found,
+            "complete": self.limit.is_none(),
+        });
+        format!("{listing}\n")
+    }
+
+    fn html(&self) -> String {
+        let name = if self.path.as_bytes().is_empty() { "Files".to_owned() } else { shown(self.path.name()) };
+        let many_pages = if self.pages > 1 { grouped(self.found) } else { String::new() };
+        fill(PAGE, |key| match key {
+            "name" => escaped(&name),
+            "above" => self.above(),
+            "sum" => self.sum(),
+            "search" => escaped(&self.ask.search),
+            "keep" => self.kept(),
+            "found" => many_pages.clone(),
+            "head" => self.head(),
+            "rows" => self.rows(),
+            "pages" => self.page_links(),
+            "readme" => self.readme(),
+            _ => String::new(),
+        })
+    }
+
+    /// Links to the folders above.
+    fn above(&self) -> String {
+        let names: Vec<&[u8]> = self.path.segments().collect();
+        let mut html = String::new();
+        for depth in (1..=names.len()).rev() {
+            let name = if depth == names.len() { "Files".into() } else { shown(names[names.len() - depth - 1]) };
+            // writing to memory does not fail
+            let _ = write!(html, "<li><a href=\"{}\"><bdi>{}</bdi></a></li>", "../".repeat(depth), escaped(&name));
+        }
+        if html.is_empty() { html } else { format!("<nav aria-label=\"Folders above\"><ol role=\"list\">{html}</ol></nav>") }
+    }
+
+    /// What there is, in words.
+    fn sum(&self) -> String {
+        let files = self.found - self.folders;
+        let mut html = match (&self.ask.search[..], self.found) {
+            ("", 0) => "This folder is empty.".to_owned(),
+            (search, 0) => format!("No name here has \u{201c}{}\u{201d} in it.", escaped(search)),
+            _ => {
+                let mut parts = Vec::new();
+                if self.folders > 0 {
+                    parts.push(count(self.folders, "folder", "folders"));
+                }
+                if files > 0 {
+                    parts.extend([count(files, "file", "files"), size(self.bytes)]);
+                }
+                parts.join(", ")
+            }
+        };
+        if !self.ask.search.is_empty() && self.found > 0 {
+            let _ = write!(html, " with \u{201c}{}\u{201d} in the name", escaped(&self.ask.search));
+        }
+        if let Some(limit) = self.limit {
+            let _ = write!(html, " <strong>Only the first {} entries of this folder were read; it has more.</strong>", grouped(limit));
+        }
+        html
+    }
+
+    /// What the filter keeps of the query.
+    fn kept(&self) -> String {
+        if self.ask.sort == Sort::Name && !self.ask.descending {
+            return String::new();
+        }
+        let order = if self.ask.descending { "desc" } else { "asc" };
+        format!(
+            "<input type=\"hidden\" name=\"sort\" value=\"{}\"><input type=\"hidden\" name=\"order\" value=\"{order}\">",
+            self.ask.sort.word()
+        )
+    }
+
+    /// The heads of the columns, each a link that sorts by it. What people look for by size or time is the largest or the latest.
+    fn head(&self) -> String {
+        let mut html = String::new();
+        for (sort, label) in [(Sort::Name, "Name"), (Sort::Size, "Size"), (Sort::Time, "Changed <small>(UTC)</small>")] {
+            let is_current = self.ask.sort == sort;
+            let descending = if is_current { !self.ask.descending } else { sort != Sort::Name };
+            let query = Ask { sort, descending, page: 1, ..self.ask.clone() }.query();
+            let (state, arrow) = match (is_current, self.ask.descending) {
+                (false, _) => ("", ""),
+                (true, false) => (" aria-sort=\"ascending\"", "<i aria-hidden=\"true\">\u{2191}</i>"),
+                (true, true) => (" aria-sort=\"descending\"", "<i aria-hidden=\"true\">\u{2193}</i>"),
+            };
+            let _ = write!(html, "<th scope=\"col\"{state}><a href=\"{}\">{label}{arrow}</a></th>", escaped(&query));
+        }
+        html
+    }
+
+    fn rows(&self) -> String {
+        let mut html = String::with_capacity(self.items.len() * 256);
+        for item in self.items {
+            // a name may look like a scheme, so that an address begins with the folder it is in
+            let (slash, kind, bytes) = match item.len {
+                None => ("/", "folder", "\u{2013}".to_owned()),
+                Some(bytes) => ("", kind(&item.name), size(bytes)),
+            };
+            let time = timestamp(item.modified_s);
+            let _ = writeln!(
+                html,
+                "<tr><th scope=\"row\"><a href=\"./{}{slash}\"><svg aria-hidden=\"true\"><use href=\"#{kind}\"/></svg><bdi>{}{slash}</bdi></a></th><td>{bytes}</td><td><time datetime=\"{time}\">{} <span>{}</span></time></td></tr>",
+                escaped(&encoded(&item.name)),
+                escaped(&shown(&item.name)),
+                &time[..10],
+                &time[11..16],
+            );
+        }
+        html
+    }
+
+    /// Links to the first pages, those around this one, and the last.
+    fn page_links(&self) -> String {
+        if self.pages == 1 {
+            return String::new();
+        }
+        let link = |page: usize, more: &str, label: &str| {
+            let query = Ask { page, ..self.ask.clone() }.query();
+            format!("<li><a href=\"{}\"{more}>{label}</a></li>", escaped(&query))
+        };
+        let now = self.ask.page;
+        let mut html = String::new();
+        if now > 1 {
+            html += &link(now - 1, " rel=\"prev\"", "Previous");
+        }
+        let mut last = 0;
+        for page in [1].into_iter().chain(now.saturating_sub(2)..=now + 2).chain([self.pages]).filter(|&page| page <= self.pages) {
+            if page <= last {
+                continue;
+            }
+            if page > last + 1 {
+                html += "<li aria-hidden=\"true\">\u{2026}</li>";
+            }
+            let current = if page == now { " aria-current=\"page\"" } else { "" };
+            html += &link(page, &format!(" aria-label=\"Page {page}\"{current}"), &grouped(page));
+            last = page;
+        }
+        if now < self.pages {
+            html += &link(now + 1, " rel=\"next\"", "Next");
+        }
+        format!("<nav aria-label=\"Pages\"><ul role=\"list\">{html}</ul></nav>")
+    }
+
+    fn readme(&self) -> String {
+        let Some(Readme { name, text, is_whole }) = &self.readme else { return String::new() };
+        let rest = if *is_whole { "" } else { "<p>This is only its beginning.</p>" };
+        // the first line break behind the tag belongs to the tag
+        format!(
+            "<section aria-labelledby=\"readme\"><h2 id=\"readme\">{}</h2><pre>\n{}</pre>{rest}</section>",
+            escaped(name),
+            escaped(text)
+        )
+    }
+}
+
+/// Fills the places of a template, `{{key}}`, in one go: what is filled in is never looked at again.
+fn fill(template: &str, value: impl Fn(&str) -> String) -> String {
+    let mut out = String::with_capacity(template.len() + 4096);
+    let mut rest = template;
+    while let Some((before, tail)) = rest.split_once("{{") {
+        let (key, tail) = tail.split_once("}}").unwrap_or((tail, ""));
+        out.push_str(before);
+        out.push_str(&value(key));
+        rest = tail;
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::h1::tests::request;
+    use proptest::prelude::*;
+
+    fn item(name: &str, len: Option<u64>, modified_s: i64) -> Item {
+        Item { name: name.as_bytes().into(), len, modified_s, is_link: false }
+    }
+
+    fn ask(query: &str) -> Result<Ask, Refuse> {
+        Ask::read(&request("GET", &format!("/{query}"), ""))
+    }
+
+    #[test]
+    fn names_in_the_order_that_people_expect() {
+        // of names that are equal but for their case, capitals come first; a space before digits, digits before letters
+        let expected = "0|007|8|10|A|a 1|a1|A2|a2b|a10|a10b|a010c|aa|B|b|img9.png|IMG10.png|\u{e4}|\u{c9}";
+        let mut items: Vec<Item> = expected.rsplit('|').map(|name| item(name, Some(0), 0)).collect();
+        sort(&mut items, &ask("").unwrap());
+        let sorted: Vec<_> = items.iter().map(|i| String::from_utf8_lossy(&i.name)).collect();
+        assert_eq!(sorted.join("|"), expected);
+        let long = |digit: &str| natural(digit.repeat(255).as_bytes());
+        assert!(long("1") < long("2") && natural(&b"9".repeat(254)) < long("1"));
+    }
+
+    #[test]
+    fn folders_come_first_in_every_order() {
+        let items = [item("b", Some(2), 30), item("a", Some(9), 10), item("d", None, 20), item("c", None, 40), item("e", Some(2), 50)];
+        for (query, expected) in [
+            ("", "c d a b e"),
+            ("?sort=name&order=desc", "d c e b a"),
+            ("?order=desc", "d c e b a"),
+            ("?sort=size", "c d b e a"),
+            ("?sort=size&order=desc", "c d a b e"),
+            ("?sort=time", "d c a b e"),
+            ("?sort=time&order=desc", "c d e b a"),
+        ] {
+            let mut items = items.to_vec();
+            sort(&mut items, &ask(query).unwrap());
+            let sorted: Vec<_> = items.iter().map(|i| String::from_utf8_lossy(&i.name)).collect();
+            assert_eq!(sorted.join(" "), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn queries() {
+        for (query, told) in [
+            ("", "?"),
+            ("?sort=&order=&page=&q=&format=", "?"),
+            ("?utm_source=x&sort", "?"),
+            ("?page=1&sort=name&order=asc", "?"),
+            ("?order=desc", "?sort=name&order=desc"),
+            ("?page=3&sort=size", "?sort=size&order=asc&page=3"),
+            ("?q=a%26b%3D%23+c%2B", "?q=a%26b=%23%20c%2B"),
+            ("?q=%20x%20", "?q=x"),
+            ("?sort=time&sort=size", "?sort=time&order=asc"),
+        ] {
+            let asked = ask(query).unwrap_or_else(|e| panic!("{query}: {e:?}"));
+            assert_eq!(asked.query(), told, "{query}");
+            assert_eq!(ask(&asked.query()).unwrap(), asked, "{query}");
+        }
+        for query in ["?sort=x", "?sort=NAME", "?order=up", "?page=0", "?page=-1", "?page=x", "?page=99999999999999999999", "?format=xml"] {
+            assert_eq!(ask(query).unwrap_err().status, StatusCode::BAD_REQUEST, "{query}");
+        }
+        assert_eq!(ask(&format!("?q={}", "x".repeat(300))).unwrap().search.len(), SEARCH_CHARS);
+        let json = |target: &str, accept: &str| Ask::read(&request("GET", target, accept)).unwrap().is_json;
+        assert!(json("/", "Accept: application/json") && json("/?format=json", "Accept: text/html"));
+        assert!(!json("/", "Accept: */*") && !json("/?format=html", "Accept: application/json"));
+    }
+
+    #[test]
+    fn what_is_filled_in_is_not_looked_at_again() {
+        assert_eq!(fill("a{{x}}b{{y}}c", |key| format!("<{key}{{{{x}}}}>")), "a<x{{x}}>b<y{{x}}>c");
+        assert_eq!(fill("{{x", |_| "1".into()), "1");
+        let mut keys: Vec<&str> = PAGE.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap()).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, ["above", "found", "get", "head", "keep", "name", "name", "pages", "readme", "rows", "search", "sum"]);
+    }
+
+    #[test]
+    fn names_are_seen_as_they_are() {
+        for (name, expected) in [
+            (&b"a b.txt"[..], "a b.txt"),
+            (b"a\nb\x7F\t", "a\u{240A}b\u{2421}\u{2409}"),
+            ("\u{202E}gpj.exe\u{200B}\u{85}".as_bytes(), "\u{FFFD}gpj.exe\u{FFFD}\u{FFFD}"),
+            (b"\xFF\xFE", "\u{FFFD}\u{FFFD}"),
+        ] {
+            assert_eq!(shown(name), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_not_served_as_a_file_is_not_told() {
+        let rules = Rules { elsewhere: vec![b"uploads".to_vec(), b"data/in".to_vec()], limit: 1, page_items: 1, readme_bytes: 1 };
+        for (folder, name, told) in [
+            ("", "a", true),
+            ("", ".git", false),
+            ("", ".well-known", true),
+            ("a/", ".well-known", false),
+            ("", "a\\b", false),
+            ("", "uploads", false),
+            ("a/", "uploads", true),
+            ("", "data", true),
+            ("data/", "in", false),
+            ("data/", "inn", true),
+            ("data/in/", "x", true),
+        ] {
+            assert_eq!(rules.tells(folder.as_bytes(), name.as_bytes()), told, "{folder}{name}");
+        }
+    }
+
+    #[test]
+    fn numbers_for_people() {
+        for (n, expected) in [(0, "0"), (999, "999"), (1000, "1,000"), (50_000, "50,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(n), expected);
+        }
+        assert_eq!((count(1, "file", "files"), count(2, "file", "files")), ("1 file".into(), "2 files".into()));
+        assert_eq!(timestamp(784_111_777), "1994-11-06T08:49:37Z");
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_leaves_its_place_in_the_page(name in prop::collection::vec(prop_oneof![Just(b'<'), Just(b'"'), Just(b'\''), Just(b'&'), Just(b'{'), Just(b'>'), any::<u8>()], 1..40), len in prop::option::of(any::<u64>())) {
+            let name: Vec<u8> = name.into_iter().map(|b| if matches!(b, 0 | b'/') { b'x' } else { b }).collect();
+            let items = [Item { name: name.clone().into(), len, modified_s: 0, is_link: false }];
+            let ask = Ask { search: String::from_utf8_lossy(&name).into_owned(), ..ask("").unwrap() };
+            let mut path = CleanPath::default();
+            let inside = path.set(format!("/{}/", encoded(&name)).as_bytes());
+            prop_assume!(inside.is_ok());
+            let readme = Some(Readme { name: shown(&name), text: String::from_utf8_lossy(&name).into_owned(), is_whole: true });
+            let view = View { ask: &ask, path: &path, items: &items, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, readme };
+            let plain_ask = Ask { search: "x".into(), ..ask.clone() };
+            let plain_items = [Item { name: b"x".as_slice().into(), ..items[0].clone() }];
+            let mut plain_path = CleanPath::default();
+            plain_path.set(b"/x/").unwrap();
+            let readme = Some(Readme { name: "x".into(), text: "x".into(), is_whole: true });
+            let plain = View { ask: &plain_ask, path: &plain_path, items: &plain_items, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, readme };
+            // the same tags and attributes, whatever the name is
+            let count = |html: &str| [b'<', b'>', b'"'].map(|c| html.bytes().filter(|&b| b == c).count());
+            prop_assert_eq!(count(&view.html()), count(&plain.html()));
+            let json: serde_json::Value = serde_json::from_str(&view.json()).unwrap();
+            prop_assert_eq!(json["entries"][0]["name"].as_str().unwrap(), String::from_utf8_lossy(&name));
+            // the address leads back to the name
+            let mut back = CleanPath::default();
+            let address = json["entries"][0]["path"].as_str().unwrap().to_owned();
+            prop_assert!(back.set(address.as_bytes()).is_ok());
+            prop_assert_eq!(back.name(), &name[..]);
+        }
+
+        #[test]
+        fn the_order_does_not_depend_on_where_it_starts(mut names in prop::collection::hash_set("[aA0-2]{0,6}", 0..12)) {
+            let mut forth: Vec<Item> = names.drain().map(|name| item(&name, Some(0), 0)).collect();
+            let mut back: Vec<Item> = forth.iter().rev().cloned().collect();
+            let by_name = ask("").unwrap();
+            sort(&mut forth, &by_name);
+            sort(&mut back, &by_name);
+            prop_assert_eq!(forth, back);
+        }
+    }
+}
