@@ -56,6 +56,11 @@ impl Site {
         } else {
             files
         };
+        if plan.cache_warm {
+            let files = files.clone();
+            // nobody waits for it
+            drop(blocking.run(move || files.warm()));
+        }
         Ok(Site { files, uploads, uploads_below })
     }
 

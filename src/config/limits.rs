@@ -101,6 +101,18 @@ pub struct Limits {
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = units::size, env = "MILLPOND_CACHE_SIZE", help_heading = "Bounds")]
     pub cache_size: u64,
 
+    /// Smallest file that is compressed
+    ///
+    /// Below it, the fields that tell of the compression take up most of what is gained.
+    #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = units::size, env = "MILLPOND_COMPRESS_MIN", help_heading = "Bounds")]
+    pub compress_min: u64,
+
+    /// Largest file that is compressed
+    ///
+    /// Compressing a larger one well would take some ten seconds and its size in memory.
+    #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = units::size, env = "MILLPOND_COMPRESS_MAX", help_heading = "Bounds")]
+    pub compress_max: u64,
+
     /// Threads for work that waits for the disk; they come and go with the work
     #[arg(long, value_name = "N", default_value = "32", value_parser = units::count, env = "MILLPOND_BLOCKING_THREADS", help_heading = "Bounds")]
     pub blocking_threads: usize,

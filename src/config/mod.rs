@@ -76,6 +76,16 @@ pub struct File {
     #[arg(long, env = "MILLPOND_LISTING", value_parser = clap::builder::FalseyValueParser::new(), help_heading = "Listings")]
     pub listing: bool,
 
+    /// Send what gains by it compressed: with zstd, Brotli or gzip, as the client likes best
+    ///
+    /// Files with .zst, .br or .gz behind their name are sent in place of the file itself either way.
+    #[arg(long, value_name = "on|off", default_value = "on", env = "MILLPOND_COMPRESS", help_heading = "Files")]
+    pub compress: Switch,
+
+    /// Load the folder into memory at the start, as far as --cache-size allows
+    #[arg(long, env = "MILLPOND_CACHE_WARM", value_parser = clap::builder::FalseyValueParser::new(), help_heading = "Files")]
+    pub cache_warm: bool,
+
     /// Where uploads go, or `off` [default: uploads/ below ROOT, if only this machine can reach the server]
     ///
     /// What is posted to /uploads/ is stored there; the folder is made if it is not there. On other addresses than those of this

@@ -31,6 +31,10 @@ pub struct Plan {
     pub immutable: bool,
     /// Whether folders without an index are listed.
     pub listing: bool,
+    /// Whether files are compressed here.
+    pub compress: bool,
+    /// Whether files are loaded before they are asked for.
+    pub cache_warm: bool,
     /// Connections that were told 503 and may still be there at the same time.
     pub lingering: usize,
     /// Open files that the cache may hold.
@@ -95,6 +99,8 @@ impl Plan {
             shutdown_grace: file.shutdown_grace,
             immutable: file.immutable.0,
             listing: file.listing,
+            compress: file.compress.0,
+            cache_warm: file.cache_warm,
             // half of the descriptors are connections, a quarter files; this leaves an eighth
             lingering: (free / 8).clamp(1, limits::MAX_LINGERING),
             cached_descriptors: (free / 4).max(1),

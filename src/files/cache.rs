@@ -39,6 +39,7 @@ pub struct Entry {
 
 /// What is at a path.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all are files, and a box would be one more step on the way of every answer")]
 pub enum Kind {
     /// A file.
     File(Ready),

@@ -11,14 +11,9 @@ use rustix::process::setpriority_process;
 
 use crate::http::coding::Coding;
 
-/// Files smaller than this are sent as they are: with the fields that a coding adds there is nothing to gain.
-pub const LEAST_BYTES: u64 = 1 << 10;
-/// Larger files are sent as they are, unless there is a coded one beside them: making a good coding of one takes some ten seconds
-/// and that much memory, and the cache could hold few of them.
-pub const MOST_BYTES: u64 = 8 << 20;
 /// Up to this size who asks first gets a quick coding, which takes some milliseconds; with a larger file nobody waits for one.
 pub const QUICK_BYTES: u64 = 512 << 10;
-/// Up to this size the best level is used; above it one that takes a tenth of the time.
+/// Up to this size the best level is used; above it one that takes a fraction of the time.
 const THOROUGH_BYTES: usize = 1 << 20;
 /// Codings that may wait to be made. What does not fit is asked for again by a later request.
 const WAITING: usize = 1024;
@@ -144,15 +139,15 @@ mod tests {
 
     #[test]
     fn what_does_not_become_smaller_is_dropped() {
-        let noise: Vec<u8> = (0..4096u64).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u8 ^ (i * i >> 7) as u8).collect();
-        let mut noise2 = noise.clone();
         let mut state = 1u64;
-        for byte in &mut noise2 {
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            *byte = (state >> 56) as u8;
-        }
+            (state >> 56) as u8
+        })
+        .take(4096)
+        .collect();
         for coding in CODINGS {
-            assert_eq!(encode(coding, Effort::Best, &noise2), None, "{coding:?}");
+            assert_eq!(encode(coding, Effort::Best, &noise), None, "{coding:?}");
             assert_eq!(encode(coding, Effort::Best, b""), None, "{coding:?}");
         }
         assert_eq!(encode(Coding::Identity, Effort::Best, &noise), None);

@@ -102,7 +102,7 @@ impl Files {
             Policy::Site { .. } => 8,
         };
         let cache = Cache::new(plan.limits.cache_size / 8 * eighths, (plan.cached_descriptors * eighths as usize / 8).max(1));
-        let store = Arc::new(Store::open(path, cache, policy, Arc::clone(&blocking))?);
+        let store = Arc::new(Store::open(path, plan, cache, policy, Arc::clone(&blocking))?);
         Ok(Files { store, blocking, started, listing: None })
     }
 
@@ -110,6 +110,11 @@ impl Files {
     #[must_use]
     pub fn listed(self, listing: Listing) -> Files {
         Files { listing: Some(Arc::new(listing)), ..self }
+    }
+
+    /// Loads the files before they are asked for, as far as there is room; waits for the disk.
+    pub fn warm(&self) {
+        self.store.warm(&CleanPath::default(), self.started.elapsed().as_millis() as u64);
     }
 
     /// Answers GET and HEAD.
@@ -187,7 +192,7 @@ impl Files {
         if request.field(&header::RANGE).is_some() && accepted.allows(Coding::Identity) {
             return self.tell(path, ready, Coding::Identity, request);
         }
-        let is_made_here = self.store.can_make() && (compress::LEAST_BYTES..=compress::MOST_BYTES).contains(&ready.stamp.len);
+        let is_made_here = self.store.makes(ready.stamp.len);
         let is_to_be_had =
             |coding: Coding| ready.variant(coding).is_some() || is_made_here && coding != Coding::Identity && !coded.is_refused(coding);
         let mut codings = accepted.best(Coding::SMALLEST_FIRST).filter(|coding| is_to_be_had(*coding));
@@ -388,7 +393,7 @@ fn answer(variant: &Variant, request: &Request) -> Response {
             return with_vary(refused(refuse, request), variant.varies);
         }
     }
-    let len = variant.content.len();
+    let len = variant.content.size();
     let mut whole = Response { fields: Fields::shared(variant.fields.clone()), ..Response::new(StatusCode::OK) };
     whole.body = variant.content.part(0, len).into();
     if let Some(digest) = &variant.digest

@@ -95,7 +95,7 @@ impl Content {
     }
 
     /// Length in bytes.
-    pub fn len(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         match self {
             Content::Mem(bytes) => bytes.len() as u64,
             Content::Open(file) => file.state.0,

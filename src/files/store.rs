@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,7 @@ use super::ready::{About, Coded, Content, Ready, Variant};
 use super::root::{self, Found, How, NoAnswer, Root, Stamp};
 use super::watch::{Epochs, Watch};
 use super::{Policy, is_in_memory, read_whole};
+use crate::config::plan::Plan;
 use crate::http::coding::Coding;
 use crate::http::path::CleanPath;
 use crate::observe::say;
@@ -21,6 +23,8 @@ use crate::observe::say;
 const MEMORY_BYTES: u64 = 24 << 10;
 /// How often a file that changes while it is read is read again, before it is served from the open file instead.
 const READS: usize = 3;
+/// Files of one folder that are loaded before they are asked for.
+const WARMED: usize = 100_000;
 /// What a folder is served by.
 const INDEX: &[u8] = b"index.html";
 /// Where coded files are found: the coding, and what is behind the name of the file.
@@ -35,6 +39,8 @@ pub struct Store {
     epochs: Arc<Epochs>,
     watch: Option<Watch>,
     compressor: Option<Compressor>,
+    /// Sizes of files that are compressed.
+    compressed: RangeInclusive<u64>,
     blocking: Arc<Blocking>,
 }
 
@@ -62,13 +68,14 @@ impl Store {
     /// # Errors
     ///
     /// It can not be opened, or there is no thread to be had.
-    pub fn open(path: &Path, cache: Cache, policy: Policy, blocking: Arc<Blocking>) -> io::Result<Store> {
+    pub fn open(path: &Path, plan: &Plan, cache: Cache, policy: Policy, blocking: Arc<Blocking>) -> io::Result<Store> {
         let epochs = Arc::new(Epochs::default());
         let watch = Watch::start(path, Arc::clone(&epochs))
             .map_err(|e| say(&format!("changes of files are seen after a second, since folders can not be watched: {e}")))
             .ok();
-        let compressor = if policy == Policy::Uploads || !cache.is_on() { None } else { Some(Compressor::start()?) };
-        Ok(Store { root: Root::open(path)?, cache, policy, epochs, watch, compressor, blocking })
+        let compressor = if policy == Policy::Uploads || !cache.is_on() || !plan.compress { None } else { Some(Compressor::start()?) };
+        let compressed = plan.limits.compress_min..=plan.limits.compress_max;
+        Ok(Store { root: Root::open(path)?, cache, policy, epochs, watch, compressor, compressed, blocking })
     }
 
     /// The entry of a path, checked within the last second. Does not wait for the disk.
@@ -126,8 +133,26 @@ impl Store {
         }
     }
 
-    /// Loads an entry that nobody has asked for yet; waits for the disk.
-    pub fn warm(&self, path: &CleanPath, now_ms: u64) {
+    /// Loads what is below a folder, as long as others need not go for it; waits for the disk. What can not be read is left to whoever
+    /// asks for it.
+    pub fn warm(&self, folder: &CleanPath, now_ms: u64) {
+        self.load_unasked(folder, now_ms);
+        let wanted = |name: &[u8]| !name.starts_with(b".");
+        let Ok(Ok(contents)) = self.root.read_folder(folder.as_bytes(), WARMED, wanted) else { return };
+        let (folders, files): (Vec<_>, Vec<_>) = contents.items.iter().partition(|item| item.len.is_none());
+        // a link to a folder may lead back up
+        for item in files.into_iter().chain(folders.into_iter().filter(|folder| !folder.is_link)) {
+            let is_folder = item.len.is_none();
+            match folder.child(&item.name, is_folder) {
+                _ if !self.cache.has_room() => return,
+                Some(path) if is_folder => self.warm(&path, now_ms),
+                Some(path) => self.load_unasked(&path, now_ms),
+                None => {}
+            }
+        }
+    }
+
+    fn load_unasked(&self, path: &CleanPath, now_ms: u64) {
         if let Claim::Ours(room, _) = self.cache.claim(path.as_bytes(), |_| true)
             && let Ok(entry) = self.look(path, None, now_ms)
         {
@@ -272,7 +297,7 @@ impl Store {
             return None;
         };
         let mut variant = coded.about.variant(coding, coded.about.etag(coding, effort), Content::Mem(bytes.into()));
-        if let Some(quick) = coded.get(coding).filter(|quick| quick.content.len() <= variant.content.len()) {
+        if let Some(quick) = coded.get(coding).filter(|quick| quick.content.size() <= variant.content.size()) {
             // that happens with files that say little
             variant = quick.clone();
         }
@@ -316,9 +341,9 @@ impl Store {
         })
     }
 
-    /// Whether codings can be made here.
-    pub fn can_make(&self) -> bool {
-        self.compressor.is_some()
+    /// Whether codings of a file of this length are made here.
+    pub fn makes(&self, len: u64) -> bool {
+        self.compressor.is_some() && self.compressed.contains(&len)
     }
 }
 

@@ -76,6 +76,19 @@ impl CleanPath {
         Some(CleanPath(rest.strip_prefix(b"/")?.to_vec()))
     }
 
+    /// The path of something in this folder; `None` if nothing of that name can be asked for.
+    pub fn child(&self, name: &[u8], is_folder: bool) -> Option<CleanPath> {
+        let mut raw = self.to_location();
+        encode(name, b"", &mut raw);
+        if is_folder {
+            raw.push('/');
+        }
+        let mut path = CleanPath::default();
+        path.set(raw.as_bytes()).ok()?;
+        // `.` and `..` lead elsewhere
+        (path.name() == name).then_some(path)
+    }
+
     /// Whether the path is that of a folder, given relative to the root and without a slash at its end, or of something in it.
     pub fn is_within(&self, folder: &[u8]) -> bool {
         self.0.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || folder.is_empty() || rest[0] == b'/')
@@ -205,6 +218,18 @@ mod tests {
         ];
         for (raw, expected) in cases {
             assert_eq!(clean(raw.as_bytes()).as_deref(), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_a_folder_has_a_path_unless_nobody_can_ask_for_it() {
+        let mut folder = CleanPath::default();
+        folder.set(b"/a/").unwrap();
+        let child = |name: &[u8], is_folder| folder.child(name, is_folder).map(|path| path.as_bytes().to_vec());
+        assert_eq!(child(b"b c", false), Some(b"a/b c".to_vec()));
+        assert_eq!(child(b"%\xFF", true), Some(b"a/%\xFF/".to_vec()));
+        for name in [&b""[..], b".", b"..", b"b/c", b"b\\c", b"b\0"] {
+            assert_eq!(child(name, false), None, "{name:?}");
         }
     }
 
