@@ -82,7 +82,7 @@ pub struct File {
     #[arg(long, value_name = "on|off", default_value = "on", env = "MILLPOND_COMPRESS", help_heading = "Files")]
     pub compress: Switch,
 
-    /// Load the folder into memory at the start, as far as --cache-size allows
+    /// Load the folder into memory at the start, as far as there is room
     #[arg(long, env = "MILLPOND_CACHE_WARM", value_parser = clap::builder::FalseyValueParser::new(), help_heading = "Files")]
     pub cache_warm: bool,
 

@@ -145,16 +145,16 @@ impl Root {
         Err(NoAnswer::Failed(Errno::BUSY))
     }
 
-    /// The state of a folder: it changes when names in it come or go.
+    /// The state of a folder, which changes when names in it come or go; `None` if there is no such folder below the root.
     ///
     /// # Errors
     ///
-    /// As for `look`; also if there is no folder.
-    pub fn folder(&self, path: &[u8], how: How) -> Result<Stamp, NoAnswer> {
+    /// As for `look`.
+    pub fn folder(&self, path: &[u8], how: How) -> Result<Option<Stamp>, NoAnswer> {
         match self.open_beneath(path, OFlags::PATH | OFlags::DIRECTORY, how) {
-            Ok(fd) => stamp_of(fd).map_err(NoAnswer::Failed),
+            Ok(fd) => stamp_of(fd).map(Some).map_err(NoAnswer::Failed),
             Err(Errno::AGAIN) if how == How::Cached => Err(NoAnswer::Cold),
-            Err(e) => Err(NoAnswer::Failed(e)),
+            Err(e) => absent(e).map(|_| None),
         }
     }
 

@@ -215,7 +215,7 @@ impl Store {
             file.is_warm.store(is_in_memory(&file.fd, 0, file.state.0), Ordering::Relaxed);
         }
         let Some(coded) = &ready.coded else { return Ok(true) };
-        if self.root.folder(place.folder(), how)? != coded.folder {
+        if self.root.folder(place.folder(), how)? != Some(coded.folder) {
             return Ok(false);
         }
         for (coding, stamp) in coded.sidecars() {
@@ -238,8 +238,9 @@ impl Store {
         let (content, stamp) = self.content(file, stamp, how)?;
         let about = About::new(place.name(), &stamp, self.policy);
         let mut ready = Ready::new(&about, stamp, content);
-        if about.is_codable() {
-            let folder = self.root.folder(place.folder(), how)?;
+        if about.is_codable()
+            && let Some(folder) = self.root.folder(place.folder(), how)?
+        {
             let mut coded = Coded::new(about, folder);
             for (coding, _) in SIDECARS {
                 if let Some(variant) = self.sidecar(&place.at, coding, &coded.about, &ready.stamp, how)? {

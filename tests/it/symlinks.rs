@@ -163,6 +163,15 @@ fn links_exchanged_in_a_loop_let_nothing_out() {
     exchange_links(2_000, Server::serving);
 }
 
+/// Ends a loop when it is dropped.
+struct Stops<'a>(&'a AtomicBool);
+
+impl Drop for Stops<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 pub fn exchange_links(rounds: usize, start: impl Fn(Tree) -> Server) {
     const FILES: usize = 100;
     let tree = Tree::site();
@@ -176,6 +185,8 @@ pub fn exchange_links(rounds: usize, start: impl Fn(Tree) -> Server) {
     let server = start(tree);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
+        // also when the test fails
+        let _stops = Stops(&stop);
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 for target in [evil.as_path(), "inside".as_ref(), "../www_evil".as_ref(), "inside".as_ref()] {
@@ -192,7 +203,6 @@ pub fn exchange_links(rounds: usize, start: impl Fn(Tree) -> Server) {
             assert!([200, 404].contains(&answer.status), "round {round}: {}", answer.status);
             served += usize::from(answer.status == 200);
         }
-        stop.store(true, Ordering::Relaxed);
         assert!(served > 0, "the loop never served the file inside: it tested nothing");
     });
 }
