@@ -148,24 +148,20 @@ impl About {
         format!("\"{:016x}-{}{}\"", self.tag, coding.name(), if effort == Effort::Quick { "-quick" } else { "" })
     }
 
-    /// The fields of a 304 for this entity tag, which those of a 200 begin with.
-    pub fn unchanged(&self, etag: &str) -> Bytes {
+    /// A representation with this entity tag. Its lines and bytes, if they are in memory, are one piece of it.
+    pub fn variant(&self, coding: Coding, etag: String, content: Content) -> Variant {
+        // what a 304 has comes first (RFC 9110 section 15.4.5)
         let mut fields = Fields::default()
             .with(&header::LAST_MODIFIED, date::format(self.modified_s))
-            .with(&header::ETAG, etag)
+            .with(&header::ETAG, &etag)
             .with(&header::CACHE_CONTROL, self.cache_control)
             .with(&header::X_CONTENT_TYPE_OPTIONS, "nosniff");
         if self.varies {
             fields.push(&header::VARY, "accept-encoding");
         }
-        fields.into_shared()
-    }
-
-    /// A representation with this entity tag.
-    pub fn variant(&self, coding: Coding, etag: String, content: Content) -> Variant {
-        let unchanged = self.unchanged(&etag);
-        let mut fields =
-            Fields::shared(unchanged.clone()).with(&header::CONTENT_TYPE, &self.content_type).with(&header::ACCEPT_RANGES, "bytes");
+        let unchanged = fields.size();
+        fields.push(&header::CONTENT_TYPE, &self.content_type);
+        fields.push(&header::ACCEPT_RANGES, "bytes");
         if coding != Coding::Identity {
             fields.push(&header::CONTENT_ENCODING, coding.name());
         }
@@ -176,18 +172,17 @@ impl About {
                 fields.push(&header::CONTENT_DISPOSITION, "attachment");
             }
         }
-        let (fields, etag) = (fields.into_shared(), etag.into());
-        Variant {
-            fields,
-            unchanged,
-            content,
-            sidecar: None,
-            is_quick: false,
-            varies: self.varies,
-            digest: None,
-            etag,
-            modified_s: self.modified_s,
-        }
+        let (fields, content) = match content {
+            Content::Mem(bytes) => {
+                let size = fields.size();
+                let all = Bytes::from([&fields.into_shared()[..], &bytes].concat());
+                (all.slice(..size), Content::Mem(all.slice(size..)))
+            }
+            open => (fields.into_shared(), open),
+        };
+        let unchanged = fields.slice(..unchanged);
+        let (etag, modified_s) = (etag.into(), self.modified_s);
+        Variant { fields, unchanged, content, sidecar: None, is_quick: false, varies: self.varies, digest: None, etag, modified_s }
     }
 }
 

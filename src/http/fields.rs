@@ -57,6 +57,11 @@ impl Fields {
         [&self.shared[..], &self.own].concat().into()
     }
 
+    /// Bytes of all lines.
+    pub fn size(&self) -> usize {
+        self.shared.len() + self.own.len()
+    }
+
     /// The rendered lines, in two pieces.
     pub fn lines(&self) -> [&[u8]; 2] {
         [&self.shared, &self.own]

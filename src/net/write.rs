@@ -40,6 +40,8 @@ pub struct Outgoing {
     sent: u64,
     /// Bytes that were put in since then.
     put: u64,
+    /// Whether the file that was put in last was looked at just now: it has the state that was promised.
+    is_checked: bool,
     warming: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -113,6 +115,7 @@ impl Outgoing {
                     self.pieces.push_back(Piece::Mem(bytes));
                 }
                 Chunk::File { file, offset, len } => {
+                    self.is_checked = true;
                     self.put += len;
                     self.pieces.push_back(Piece::File { file, offset, len });
                 }
@@ -122,6 +125,7 @@ impl Outgoing {
 
     /// Sends what it can. Ready once everything has left.
     pub fn poll_send(&mut self, io: &mut Io, blocking: &Arc<Blocking>, cx: &mut Context) -> Poll<io::Result<()>> {
+        let mut is_checked = std::mem::take(&mut self.is_checked);
         loop {
             let sent = match self.pieces.front_mut() {
                 None => {
@@ -131,11 +135,14 @@ impl Outgoing {
                 }
                 Some(Piece::File { file, offset, len }) => {
                     let slice = (*len).min(SLICE_BYTES);
+                    if !is_checked && !files::root::has_state(&file.fd, file.state) {
+                        // what would leave now is not what was promised
+                        return Poll::Ready(Err(ErrorKind::InvalidData.into()));
+                    }
+                    is_checked = true;
                     ready!(warm(&mut self.warming, file, *offset, slice, blocking, cx));
                     match rustix::fs::sendfile(io.fd()?, &file.fd, Some(&mut offset.clone()), slice as usize) {
                         Ok(0) => return Poll::Ready(Err(ErrorKind::UnexpectedEof.into())),
-                        // what has left is of another state than what was promised
-                        Ok(_) if !files::root::has_state(&file.fd, file.state) => return Poll::Ready(Err(ErrorKind::InvalidData.into())),
                         Ok(n) => {
                             *offset += n as u64;
                             *len -= n as u64;
