@@ -215,14 +215,12 @@ impl Cache {
     /// Puts an entry of which more is known into the place of `old`, if that is still there.
     pub fn exchange(&self, path: &[u8], old: &Arc<Entry>, new: &Arc<Entry>) -> bool {
         let Some(cache) = &self.0 else { return false };
-        let exchanged = cache.entry(path, Some(Duration::ZERO), |_, entry| {
-            let is_same = Arc::ptr_eq(entry, old);
-            if is_same {
-                *entry = Arc::clone(new);
-            }
-            EntryAction::Retain(is_same)
+        let taken = cache.entry(path, Some(Duration::ZERO), |_, entry| {
+            if Arc::ptr_eq(entry, old) { EntryAction::ReplaceWithGuard } else { EntryAction::Retain(()) }
         });
-        matches!(exchanged, EntryResult::Retained(true))
+        let EntryResult::Replaced(guard, _) = taken else { return false };
+        // it is put in like any other, so that others go where it is heavier than the old one
+        guard.insert(Arc::clone(new)).is_ok()
     }
 
     /// Whether more entries can be loaded without others having to go.
@@ -301,6 +299,14 @@ mod tests {
         assert!(bytes > 100 && bytes as u64 * (16 << 10) <= BYTES, "{bytes} entries of 16 KiB");
         let descriptors = kept(&open);
         assert!((1..=8).contains(&descriptors), "{descriptors} descriptors");
+        let grown = {
+            let cache = Cache::new(BYTES, 1000);
+            let entries: Vec<_> = (0..1000).map(|i| (format!("file-{i}"), file(in_memory(1 << 10)))).collect();
+            entries.iter().for_each(|(path, entry)| put(&cache, path.as_bytes(), entry));
+            entries.iter().for_each(|(path, entry)| _ = cache.exchange(path.as_bytes(), entry, &file(in_memory(64 << 10))));
+            entries.iter().filter_map(|(path, _)| Some(cache.get(path.as_bytes())?.weight())).sum::<u64>()
+        };
+        assert!(grown > BYTES / 2 && grown <= BYTES, "{grown} bytes after all that there was has grown");
         let nothing = Cache::new(0, 8);
         put(&nothing, b"a", &file(in_memory(0)));
         assert!(nothing.get(b"a").is_none());
