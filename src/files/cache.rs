@@ -11,8 +11,7 @@ use std::time::Duration;
 use quick_cache::sync::{DefaultLifecycle, EntryAction, EntryResult, PlaceholderGuard};
 use quick_cache::{DefaultHashBuilder, Weighter};
 
-use super::ready::{Content, Ready};
-use super::root;
+use super::ready::Ready;
 use super::watch::{Epochs, Seat};
 
 /// How long an entry is believed without a look at the disk.
@@ -94,9 +93,7 @@ impl Entry {
 
     /// Whether its file, if it is kept open, has another state now than the one that the entry was made from.
     pub fn has_changed_in_place(&self) -> bool {
-        let Kind::File(ready) = &self.kind else { return false };
-        let Content::Open(file) = &ready.plain.content else { return false };
-        root::stamp_of(&file.fd) != Ok(ready.stamp)
+        matches!(&self.kind, Kind::File(ready) if ready.has_changed_in_place())
     }
 
     fn weight(&self) -> u64 {

@@ -4,7 +4,7 @@
 //! serving leaves. Each is made once and kept in the cache, with its file, for as long as that is.
 
 use std::io::{self, Read, Write};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use rustix::process::setpriority_process;
@@ -103,9 +103,10 @@ impl Compressor {
         Ok(Compressor(sender))
     }
 
-    /// Has a piece of work done later; false if too much waits already.
-    pub fn later(&self, job: impl FnOnce() + Send + 'static) -> bool {
-        !matches!(self.0.try_send(Box::new(job)), Err(TrySendError::Full(_)))
+    /// Has a piece of work done later, or drops it if too much waits already.
+    pub fn later(&self, job: impl FnOnce() + Send + 'static) {
+        // who asks later tries again
+        let _ = self.0.try_send(Box::new(job));
     }
 }
 

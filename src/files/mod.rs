@@ -41,7 +41,7 @@ use blocking::Blocking;
 use cache::{Cache, Entry, Kind};
 use compress::Effort;
 use listing::Listing;
-use ready::{Coded, Content, Ready, Variant};
+use ready::{Asked, Coded, Content, Ready, Variant};
 use root::{Found, How, NoAnswer};
 use store::Store;
 
@@ -208,30 +208,43 @@ impl Files {
                 self.improve(path, coded, best);
                 self.tell(path, ready, instead, request)
             }
-            Some(instead) if !coded.ask(best) => self.tell(path, ready, instead, request),
-            _ => self.make_and_tell(path, entry, best, request),
+            Some(instead) => match coded.ask(best) {
+                Some(asked) => self.make_and_tell(path, entry, best, Some(asked), request),
+                None => self.tell(path, ready, instead, request),
+            },
+            None => self.make_and_tell(path, entry, best, None, request),
         }
     }
 
     /// Has a coding made as well as it gets, once, later.
     fn improve(&self, path: &CleanPath, coded: &Coded, coding: Coding) {
-        if coded.ask(coding) && !self.store.make_later(path.as_bytes(), coding) {
-            coded.unask(coding);
+        if let Some(asked) = coded.ask(coding) {
+            self.store.make_later(path.as_bytes(), coding, asked);
         }
     }
 
     /// Makes a quick coding on the blocking pool and answers with it, or with the file as it is if that is no larger.
-    fn make_and_tell<'a>(&'a self, path: &CleanPath, entry: &Arc<Entry>, coding: Coding, request: &'a Request) -> Served<'a> {
+    fn make_and_tell<'a>(
+        &'a self,
+        path: &CleanPath,
+        entry: &Arc<Entry>,
+        coding: Coding,
+        asked: Option<Asked>,
+        request: &'a Request,
+    ) -> Served<'a> {
         let (store, path, entry) = (Arc::clone(&self.store), path.clone(), Arc::clone(entry));
         Served::Later(Box::pin(async move {
             let (made, of) = (path.clone(), Arc::clone(&entry));
-            let variant = self.blocking.run(move || store.make(made.as_bytes(), &of, coding, Effort::Quick)).await;
+            let variant = self.blocking.run(move || {
+                let _asked = asked;
+                store.make(made.as_bytes(), &of, coding, Effort::Quick)
+            });
+            let variant = variant.await;
             let Kind::File(ready) = &entry.kind else { return refused(Refuse::internal(), request) };
-            if let Some(coded) = &ready.coded {
-                coded.unask(coding);
-                if variant.is_some() {
-                    self.improve(&path, coded, coding);
-                }
+            if let Some(coded) = &ready.coded
+                && variant.is_some()
+            {
+                self.improve(&path, coded, coding);
             }
             let told = match variant {
                 Some(variant) => self.tell(&path, &ready.with(coding, variant), coding, request),
@@ -275,11 +288,13 @@ fn named_by_tag(ready: &Ready, accepted: Accepted, request: &Request) -> Option<
     named.next().map(|(coding, _)| coding)
 }
 
-/// 304, if the client has a coding that is not there, but would be the one that it has: for that it needs not be made.
+/// 304, if the client has a coding of the file in this state that is not there, or not any more: for that it needs not be made.
 fn unmade_but_known(ready: &Ready, coded: &Coded, accepted: Accepted, request: &Request) -> Option<Response> {
     request.field(&header::IF_NONE_MATCH)?;
-    let missing = Coding::SMALLEST_FIRST.into_iter().filter(|coding| accepted.allows(*coding) && ready.variant(*coding).is_none());
-    let tag = missing.map(|coding| coded.about.etag(coding, Effort::Best)).find(|tag| names(request, &header::IF_NONE_MATCH, tag))?;
+    let is_made_here = |coding: &Coding| ready.variant(*coding).is_none_or(|there| there.sidecar.is_none());
+    let codings = [Coding::Br, Coding::Zstd, Coding::Gzip].into_iter().filter(|coding| accepted.allows(*coding)).filter(is_made_here);
+    let mut tags = codings.flat_map(|coding| [Effort::Best, Effort::Quick].map(|effort| coded.about.etag(coding, effort)));
+    let tag = tags.find(|tag| names(request, &header::IF_NONE_MATCH, tag))?;
     let variant = coded.about.variant(Coding::Identity, tag, Content::Mem(Default::default()));
     (conditional::evaluate(request, variant.validators()) == Verdict::NotModified).then(|| unchanged(&variant))
 }

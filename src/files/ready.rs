@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::Policy;
 use super::compress::Effort;
-use super::root::Stamp;
+use super::root::{self, Found, Stamp};
 use crate::http::body::{Chunk, OpenFile};
 use crate::http::coding::Coding;
 use crate::http::conditional::Validators;
@@ -25,7 +25,8 @@ const RACY: Duration = Duration::from_millis(50);
 pub struct Ready {
     /// The state of the file that this was made from.
     pub stamp: Stamp,
-    /// Whether it had just changed: a second change within the same tick of the kernel's clock would not show in its state.
+    /// Whether it, or what is beside it, had just changed: a second change within the same tick of the kernel's clock would not show
+    /// in its state.
     pub is_racy: bool,
     /// The file as it is.
     pub plain: Variant,
@@ -40,11 +41,25 @@ pub struct Coded {
     pub about: About,
     /// By `index`: what there is of each coding.
     variants: [Option<Variant>; CODINGS],
-    /// A bit for each coding that was asked for and is being made, or will not be made: it would not be smaller.
+    /// A bit for each coding that is being made.
     asked: Arc<AtomicU8>,
+    /// A bit for each coding that will not be made: it would not be smaller.
     refused: Arc<AtomicU8>,
-    /// The state of the folder when it was searched for coded files beside this one.
-    pub folder: Stamp,
+    /// By `index`: what was found beside the file where a coded one would be.
+    beside: [Found; CODINGS],
+}
+
+/// A coding that is being made. Whatever becomes of that, it may be asked for again when this is dropped.
+#[derive(Debug)]
+pub struct Asked {
+    asked: Arc<AtomicU8>,
+    bit: u8,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.asked.fetch_and(!self.bit, Ordering::Relaxed);
+    }
 }
 
 /// Codings beside identity.
@@ -189,10 +204,22 @@ impl About {
 impl Ready {
     /// A file of this state, without codings.
     pub fn new(about: &About, stamp: Stamp, content: Content) -> Ready {
-        let changed = Duration::new(u64::try_from(stamp.changed.0).unwrap_or(0), u32::try_from(stamp.changed.1).unwrap_or(0));
-        let is_racy = now().saturating_sub(changed) < RACY;
         let plain = about.variant(Coding::Identity, format!("\"{:016x}\"", about.tag), content);
-        Ready { stamp, is_racy, plain, coded: None }
+        Ready { stamp, is_racy: is_racy(&stamp), plain, coded: None }
+    }
+
+    /// Puts in its codings.
+    pub fn put_codings(&mut self, coded: Coded) {
+        self.is_racy |= coded.beside.iter().any(|found| matches!(found, Found::File(stamp) if is_racy(stamp)));
+        self.coded = Some(Arc::new(coded));
+    }
+
+    /// Whether a file of it that is kept open has another state now than the one that it was opened in.
+    pub fn has_changed_in_place(&self) -> bool {
+        self.variants().any(|(_, variant)| match &variant.content {
+            Content::Open(file) => root::stamp_of(&file.fd) != Ok(variant.sidecar.unwrap_or(self.stamp)),
+            Content::Mem(_) => false,
+        })
     }
 
     /// The same file with this representation in the place of what there was of its coding.
@@ -232,9 +259,10 @@ impl Ready {
 }
 
 impl Coded {
-    /// No codings yet; the folder was in this state.
-    pub fn new(about: About, folder: Stamp) -> Coded {
-        Coded { about, variants: Default::default(), asked: Arc::default(), refused: Arc::default(), folder }
+    /// No codings yet.
+    pub fn new(about: About) -> Coded {
+        let beside = [Found::Nothing; CODINGS];
+        Coded { about, variants: Default::default(), asked: Arc::default(), refused: Arc::default(), beside }
     }
 
     /// What there is of a coding.
@@ -247,20 +275,21 @@ impl Coded {
         self.variants[index(coding)] = Some(variant);
     }
 
-    /// The states of coded files beside this one that are in use.
-    pub fn sidecars(&self) -> impl Iterator<Item = (Coding, Stamp)> {
-        [Coding::Br, Coding::Zstd, Coding::Gzip].into_iter().filter_map(|coding| Some((coding, self.get(coding)?.sidecar?)))
+    /// What was found where a coded file would be; also one that is not used because it is too old.
+    pub fn beside(&self, coding: Coding) -> Found {
+        self.beside[index(coding)]
     }
 
-    /// Notes that a coding is being made; false if that was known.
-    pub fn ask(&self, coding: Coding) -> bool {
+    /// Notes what was found there.
+    pub fn put_beside(&mut self, coding: Coding, found: Found) {
+        self.beside[index(coding)] = found;
+    }
+
+    /// Notes that a coding is being made, for as long as what is returned is there; `None` if it is being made already.
+    pub fn ask(&self, coding: Coding) -> Option<Asked> {
         let bit = 1 << index(coding);
-        self.asked.fetch_or(bit, Ordering::Relaxed) & bit == 0
-    }
-
-    /// Notes that it can not be made yet, and may be asked for again.
-    pub fn unask(&self, coding: Coding) {
-        self.asked.fetch_and(!(1 << index(coding)), Ordering::Relaxed);
+        let is_first = self.asked.fetch_or(bit, Ordering::Relaxed) & bit == 0;
+        is_first.then(|| Asked { asked: Arc::clone(&self.asked), bit })
     }
 
     /// Notes that a coding would not be smaller.
@@ -289,6 +318,11 @@ impl Variant {
         let content = if let Content::Mem(bytes) = &self.content { bytes.len() } else { 0 };
         (self.fields.len() + self.unchanged.len() + content) as u64
     }
+}
+
+fn is_racy(stamp: &Stamp) -> bool {
+    let changed = Duration::new(u64::try_from(stamp.changed.0).unwrap_or(0), u32::try_from(stamp.changed.1).unwrap_or(0));
+    now().saturating_sub(changed) < RACY
 }
 
 fn now() -> Duration {
@@ -344,6 +378,28 @@ pub mod tests {
             Stamp { changed: (6, 9), ..STAMP },
         ] {
             assert!(seen.insert(fingerprint(&other)), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_coding_is_asked_for_once_until_that_has_ended() {
+        let coded = Coded::new(About::new(b"a.html", &STAMP, Policy::Uploads));
+        let asked = coded.ask(Coding::Br);
+        assert!(asked.is_some() && coded.ask(Coding::Br).is_none() && coded.ask(Coding::Gzip).is_some());
+        assert!(coded.clone().ask(Coding::Br).is_none(), "a copy knows");
+        drop(asked);
+        assert!(coded.ask(Coding::Br).is_some());
+    }
+
+    #[test]
+    fn what_is_beside_a_file_may_have_just_changed_too() {
+        let about = About::new(b"a.html", &STAMP, Policy::Uploads);
+        let just = Stamp { changed: (now().as_secs() as i64 + 1, 0), ..STAMP };
+        for (found, is_racy) in [(Found::Nothing, false), (Found::File(STAMP), false), (Found::File(just), true)] {
+            let (mut ready, mut coded) = (in_memory(1), Coded::new(about.clone()));
+            coded.put_beside(Coding::Gzip, found);
+            ready.put_codings(coded);
+            assert_eq!(ready.is_racy, is_racy, "{found:?}");
         }
     }
 

@@ -145,19 +145,6 @@ impl Root {
         Err(NoAnswer::Failed(Errno::BUSY))
     }
 
-    /// The state of a folder, which changes when names in it come or go; `None` if there is no such folder below the root.
-    ///
-    /// # Errors
-    ///
-    /// As for `look`.
-    pub fn folder(&self, path: &[u8], how: How) -> Result<Option<Stamp>, NoAnswer> {
-        match self.open_beneath(path, OFlags::PATH | OFlags::DIRECTORY, how) {
-            Ok(fd) => stamp_of(fd).map(Some).map_err(NoAnswer::Failed),
-            Err(Errno::AGAIN) if how == How::Cached => Err(NoAnswer::Cold),
-            Err(e) => absent(e).map(|_| None),
-        }
-    }
-
     /// Reads what is in a folder and could be served from it: files and folders that the server may read, whose name is `wanted`.
     /// At most so many entries are looked at, whatever they are. It waits for the disk. The path of the folder has its slash.
     ///

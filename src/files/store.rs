@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use super::blocking::Blocking;
 use super::cache::{Cache, Checked, Claim, Entry, Kind};
 use super::compress::{self, Compressor, Effort};
-use super::ready::{About, Coded, Content, Ready, Variant};
+use super::ready::{About, Asked, Coded, Content, Ready, Variant};
 use super::root::{self, Found, How, NoAnswer, Root, Stamp};
 use super::watch::{Epochs, Watch};
 use super::{Policy, is_in_memory, read_whole};
@@ -84,10 +84,10 @@ impl Store {
     ///
     /// `Cold` if it would have to wait, or what the system said.
     pub fn find(&self, path: &CleanPath, now_ms: u64) -> Result<Arc<Entry>, NoAnswer> {
+        let does = |entry: &Arc<Entry>| entry.is_believed(now_ms, &self.epochs) && !entry.has_changed_in_place();
         let old = self.cache.get(path.as_bytes());
         if let Some(entry) = &old
-            && entry.is_believed(now_ms, &self.epochs)
-            && !entry.has_changed_in_place()
+            && does(entry)
         {
             return Ok(Arc::clone(entry));
         }
@@ -99,7 +99,7 @@ impl Store {
             old.touch(checked);
             return Ok(Arc::clone(old));
         }
-        match self.cache.claim(path.as_bytes(), |entry| old.as_ref().is_none_or(|old| !Arc::ptr_eq(entry, old))) {
+        match self.cache.claim(path.as_bytes(), does) {
             Claim::There(entry) => Ok(entry),
             Claim::Ours(room, _) => {
                 let entry = Arc::new(Entry::new(self.load(path, &place, How::Cached)?, checked));
@@ -215,11 +215,8 @@ impl Store {
             file.is_warm.store(is_in_memory(&file.fd, 0, file.state.0), Ordering::Relaxed);
         }
         let Some(coded) = &ready.coded else { return Ok(true) };
-        if self.root.folder(place.folder(), how)? != Some(coded.folder) {
-            return Ok(false);
-        }
-        for (coding, stamp) in coded.sidecars() {
-            if self.root.look(&sidecar(&place.at, coding), how)? != Found::File(stamp) {
+        for (coding, extension) in SIDECARS {
+            if self.root.look(&[&place.at, extension].concat(), how)? != coded.beside(coding) {
                 return Ok(false);
             }
         }
@@ -238,36 +235,34 @@ impl Store {
         let (content, stamp) = self.content(file, stamp, how)?;
         let about = About::new(place.name(), &stamp, self.policy);
         let mut ready = Ready::new(&about, stamp, content);
-        if about.is_codable()
-            && let Some(folder) = self.root.folder(place.folder(), how)?
-        {
-            let mut coded = Coded::new(about, folder);
-            for (coding, _) in SIDECARS {
-                if let Some(variant) = self.sidecar(&place.at, coding, &coded.about, &ready.stamp, how)? {
-                    coded.put(coding, variant);
-                }
+        if about.is_codable() {
+            let mut coded = Coded::new(about);
+            for (coding, extension) in SIDECARS {
+                self.put_sidecar(&[&place.at, extension].concat(), coding, &mut coded, &ready.stamp, how)?;
             }
-            ready.coded = Some(Arc::new(coded));
+            ready.put_codings(coded);
         }
         Ok(Kind::File(ready))
     }
 
-    /// The coded file beside a file, unless it is older: then it is of an earlier state.
-    fn sidecar(&self, at: &[u8], coding: Coding, about: &About, of: &Stamp, how: How) -> Result<Option<Variant>, NoAnswer> {
-        let path = sidecar(at, coding);
-        match self.root.look(&path, how)? {
+    /// Puts in the coded file beside a file, unless it is older: then it is of an earlier state.
+    fn put_sidecar(&self, path: &[u8], coding: Coding, coded: &mut Coded, of: &Stamp, how: How) -> Result<(), NoAnswer> {
+        let found = self.root.look(path, how)?;
+        coded.put_beside(coding, found);
+        match found {
             Found::File(stamp) if stamp.modified >= of.modified => {}
-            _ => return Ok(None),
+            _ => return Ok(()),
         }
-        let Ok((file, stamp)) = self.root.open_file(&path, how)? else { return Ok(None) };
-        if stamp.modified < of.modified {
-            return Ok(None);
-        }
+        let Ok((file, stamp)) = self.root.open_file(path, how)? else { return Ok(()) };
         let (content, stamp) = self.content(file, stamp, how)?;
-        let etag = super::ready::sidecar_etag(of, &stamp, coding);
-        let mut variant = about.variant(coding, etag, content);
-        variant.sidecar = Some(stamp);
-        Ok(Some(variant))
+        coded.put_beside(coding, Found::File(stamp));
+        if stamp.modified >= of.modified {
+            let etag = super::ready::sidecar_etag(of, &stamp, coding);
+            let mut variant = coded.about.variant(coding, etag, content);
+            variant.sidecar = Some(stamp);
+            coded.put(coding, variant);
+        }
+        Ok(())
     }
 
     /// Reads a small file, or keeps a large one open; the state that this is of.
@@ -312,8 +307,8 @@ impl Store {
         for _ in 0..READS {
             let Some(current) = self.cache.get(path) else { return };
             let Kind::File(ready) = &current.kind else { return };
-            let has_better = variant.is_quick && ready.variant(coding).is_some_and(|there| !there.is_quick);
-            if ready.stamp != *stamp || has_better {
+            let improves = ready.variant(coding).is_none_or(|there| there.is_quick || there.etag() == variant.etag());
+            if ready.stamp != *stamp || !improves {
                 return;
             }
             let new = Arc::new(current.with(ready.with(coding, variant.clone())));
@@ -328,30 +323,27 @@ impl Store {
         }
     }
 
-    /// Sees to it that a coding is made as well as it gets, later; false if too much is to be done already.
-    pub fn make_later(self: &Arc<Store>, path: &[u8], coding: Coding) -> bool {
-        let Some(compressor) = &self.compressor else { return false };
+    /// Sees to it that a coding is made as well as it gets, later, unless too much is to be done already.
+    pub fn make_later(self: &Arc<Store>, path: &[u8], coding: Coding, asked: Asked) {
+        let Some(compressor) = &self.compressor else { return };
         let (store, path) = (Arc::downgrade(self), path.to_vec());
         compressor.later(move || {
+            let _asked = asked;
             // the newest entry, unless the site or the file has gone
             if let Some(store) = store.upgrade()
                 && let Some(entry) = store.cache.get(&path)
+                && let Kind::File(ready) = &entry.kind
+                && ready.variant(coding).is_none_or(|there| there.is_quick)
             {
                 store.make(&path, &entry, coding, Effort::Best);
             }
-        })
+        });
     }
 
     /// Whether codings of a file of this length are made here.
     pub fn makes(&self, len: u64) -> bool {
         self.compressor.is_some() && self.compressed.contains(&len)
     }
-}
-
-/// The path of the coded file beside a file.
-fn sidecar(at: &[u8], coding: Coding) -> Vec<u8> {
-    let extension = SIDECARS.iter().find(|(known, _)| *known == coding).map_or(&b""[..], |(_, extension)| extension);
-    [at, extension].concat()
 }
 
 /// All bytes of a file, unless it changes meanwhile; waits for the disk.

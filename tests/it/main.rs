@@ -15,6 +15,7 @@ mod http_date;
 mod bodies;
 mod bounds;
 mod cli;
+mod codings;
 mod corpus;
 mod deadlines;
 mod errors;
