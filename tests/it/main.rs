@@ -18,6 +18,7 @@ mod cli;
 mod codings;
 mod corpus;
 mod deadlines;
+mod digests;
 mod errors;
 mod files;
 mod heads;

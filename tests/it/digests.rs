@@ -1,0 +1,159 @@
+//! Digests: Repr-Digest for who asks by Want-Repr-Digest (RFC 9530).
+//!
+//! Classes of failure covered: a digest of other bytes than those that are sent, a digest that nobody asked for, a digest of an old state.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use sha2::Digest;
+
+use crate::client::Response;
+use crate::codings::{decoded, text};
+use crate::harness::{Builder, PATIENCE, Server, Tree, noise, pause};
+
+const WANT: &str = "Want-Repr-Digest: sha-256=1\r\n";
+
+/// The field for these bytes.
+fn digest(bytes: &[u8]) -> String {
+    use base64::Engine;
+    format!("sha-256=:{}:", base64::engine::general_purpose::STANDARD.encode(sha2::Sha256::digest(bytes)))
+}
+
+#[track_caller]
+fn assert_digest(answer: &Response, representation: &[u8], name: &str) {
+    assert_eq!(answer.field("repr-digest"), Some(digest(representation).as_str()), "{name}");
+}
+
+/// The digest that this file uses is the one that everybody else uses.
+#[test]
+fn what_is_expected_is_what_other_programs_say() {
+    let Ok(mut child) = Command::new("openssl").args(["dgst", "-sha256", "-binary"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()
+    else {
+        eprintln!("SKIPPED: no openssl");
+        return;
+    };
+    child.stdin.take().unwrap().write_all(b"pond").unwrap();
+    use base64::Engine;
+    let said = base64::engine::general_purpose::STANDARD.encode(child.wait_with_output().unwrap().stdout);
+    assert_eq!(digest(b"pond"), format!("sha-256=:{said}:"));
+}
+
+#[test]
+fn files_of_every_size() {
+    let tree = Tree::empty();
+    let sizes = [0, 1, 1_000, 24 * 1024, 24 * 1024 + 1, 1 << 20, (9 << 20) + 7];
+    for size in sizes {
+        tree.write(format!("{size}.bin"), noise(size as u64, size));
+    }
+    for args in [&[][..], &["--cache-size", "0"]] {
+        let server = Builder::new(args).tree(Tree::empty()).root(tree.root()).start();
+        let mut client = server.connect();
+        for size in sizes {
+            let (target, bytes) = (format!("/{size}.bin"), noise(size as u64, size));
+            // twice: the second may come from the cache
+            for round in ["first", "second"] {
+                let name = format!("{target}, {round} time, {args:?}");
+                let answer = client.get_with(&target, WANT);
+                assert_eq!(answer.status, 200, "{name}");
+                assert_digest(&answer, &bytes, &name);
+                assert!(answer.body == bytes, "{name}");
+                let head = client.head_with(&target, WANT);
+                assert_eq!(head.fields_but_date(), answer.fields_but_date(), "{name}");
+                assert_eq!(client.get(&target).field("repr-digest"), None, "{name}: nobody asked");
+                if size > 100 {
+                    let part = client.get_with(&target, &format!("{WANT}Range: bytes=10-19\r\n"));
+                    assert_eq!((part.status, part.body.as_slice()), (206, &bytes[10..20]), "{name}");
+                    assert_digest(&part, &bytes, &format!("{name}: of a part, that of the whole"));
+                    let parts = client.get_with(&target, &format!("{WANT}Range: bytes=0-0,-1\r\n"));
+                    assert_digest(&parts, &bytes, &format!("{name}: of parts, that of the whole"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_asked_for() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    for (value, wanted) in [
+        ("sha-256=1", true),
+        ("sha-256=10", true),
+        ("sha-512=5, sha-256=1", true),
+        ("sha-512=5\r\nWant-Repr-Digest: sha-256=1", true),
+        ("sha-256=0", false),
+        ("sha-256=11", false),
+        ("sha-512=1", false),
+        ("md5=10", false),
+        ("", false),
+    ] {
+        let answer = client.get_with("/hello.txt", &format!("Want-Repr-Digest: {value}\r\n"));
+        assert_eq!((answer.status, answer.field("repr-digest").is_some()), (200, wanted), "{value:?}");
+    }
+    assert_eq!(client.get_with("/nowhere", WANT).field("repr-digest"), None);
+    assert_eq!(client.get_with("/sub", WANT).field("repr-digest"), None);
+    let etag = client.get("/hello.txt").need("etag").to_owned();
+    let known = client.get_with("/hello.txt", &format!("{WANT}If-None-Match: {etag}\r\n"));
+    assert_eq!(known.status, 304);
+}
+
+/// Of a coding it is the digest of the coded bytes (RFC 9530 section 3: of the representation, and that is coded).
+#[test]
+fn codings_have_digests_of_their_own() {
+    let tree = Tree::empty();
+    let file = text(1, 40_000);
+    tree.write("page.html", &file);
+    tree.write("beside.html", &file);
+    tree.write("beside.html.br", noise(1, 40_000));
+    let server = Server::serving(tree);
+    let mut client = server.connect();
+    for coding in ["br", "zstd", "gzip"] {
+        let begun = Instant::now();
+        loop {
+            let answer = client.get_with("/page.html", &format!("{WANT}Accept-Encoding: {coding}\r\n"));
+            assert_eq!(answer.field("content-encoding"), Some(coding));
+            assert_digest(&answer, &answer.body, coding);
+            assert!(decoded(Some(coding), &answer.body) == file, "{coding}");
+            if !answer.need("etag").contains("quick") {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE * 3, "{coding}");
+            pause(10);
+        }
+        let part = client.get_with("/page.html", &format!("{WANT}Accept-Encoding: {coding}, identity;q=0\r\nRange: bytes=0-9\r\n"));
+        assert_eq!((part.status, part.body.len()), (206, 10), "{coding}");
+        let whole = client.get_with("/page.html", &format!("Accept-Encoding: {coding}\r\n"));
+        assert_digest(&part, &whole.body, coding);
+    }
+    assert_digest(&client.get_with("/page.html", WANT), &file, "as it is");
+    let beside = client.get_with("/beside.html", &format!("{WANT}Accept-Encoding: br\r\n"));
+    assert_digest(&beside, &noise(1, 40_000), "beside");
+}
+
+#[test]
+fn a_digest_follows_its_file() {
+    for length in [100, 200_000] {
+        let tree = Tree::empty();
+        let state = |number: u64| noise(number, length);
+        tree.write("page.bin", state(0));
+        let server = Server::serving(tree);
+        let mut client = server.connect();
+        for number in 0..40 {
+            if number % 2 == 0 {
+                server.tree().replace("page.bin", state(number));
+            } else {
+                server.tree().write("page.bin", state(number));
+            }
+            let begun = Instant::now();
+            loop {
+                let answer = client.get_with("/page.bin", WANT);
+                assert_digest(&answer, &answer.body, &format!("{length} bytes, state {number}"));
+                if answer.body == state(number) {
+                    break;
+                }
+                assert!(begun.elapsed() < PATIENCE, "{length} bytes: state {number} does not show");
+            }
+        }
+    }
+}
