@@ -4,13 +4,13 @@
 //! second all the same. So a folder that can not be watched costs freshness of at most that second, and nothing else.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use crate::observe::say;
 
-/// Folders that are watched at most: an eighth of what kernels allow a user by default on a machine with little memory.
+/// Folders that are watched at most, by all names that they are reached by: an eighth of what kernels allow a user by default on a machine with little memory.
 const FOLDERS: usize = 16_384;
 /// Counters of changes that folders share.
 const SEATS: usize = 1024;
@@ -85,9 +85,12 @@ struct Shared {
     root: PathBuf,
     epochs: Arc<Epochs>,
     inotify: OwnedFd,
-    /// Folders that were asked for since the last change of structure.
-    seen: RwLock<HashSet<Box<[u8]>>>,
+    /// Folders that were asked for since the last change of structure, by their hash: two with the same cost freshness, and no more.
+    seen: RwLock<HashSet<u64>>,
+    hasher: RandomState,
     watched: Mutex<Watched>,
+    /// Names of folders in `watched`.
+    names: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -112,20 +115,29 @@ impl Watch {
             epochs,
             inotify: init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
             seen: RwLock::default(),
+            hasher: RandomState::new(),
             watched: Mutex::default(),
+            names: AtomicUsize::new(0),
         });
         let (news, stopped) = (Arc::clone(&shared), Arc::clone(&stop));
         thread::Builder::new().name("watcher".into()).spawn(move || news.follow(&stopped))?;
         Ok(Watch { shared, stop })
     }
 
-    /// Whether a folder still has to be watched; says so once until the structure changes.
+    /// Whether a folder may still have to be watched; says so once for each, until the structure changes or too many were asked for.
     pub fn wants(&self, folder: &[u8]) -> bool {
-        let is_seen = |seen: &HashSet<Box<[u8]>>| seen.contains(folder) || seen.len() >= FOLDERS;
-        if is_seen(&self.shared.seen.read().unwrap_or_else(PoisonError::into_inner)) {
+        let hash = self.shared.hasher.hash_one(folder);
+        let is_full = self.shared.names.load(Ordering::Relaxed) >= FOLDERS;
+        let is_known = |seen: &HashSet<u64>| seen.contains(&hash) || is_full && seen.len() >= FOLDERS;
+        if is_known(&self.shared.seen.read().unwrap_or_else(PoisonError::into_inner)) {
             return false;
         }
-        self.shared.seen.write().unwrap_or_else(PoisonError::into_inner).insert(folder.into())
+        let mut seen = self.shared.seen.write().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= FOLDERS {
+            // most of them are not there: whoever asks for such does not use up what can be watched
+            seen.clear();
+        }
+        seen.insert(hash)
     }
 
     /// What watches a folder and those above it; it may wait for the disk.
@@ -167,6 +179,9 @@ impl Shared {
         let path = self.path(folder);
         let is_link = !folder.is_empty() && path.is_symlink();
         let mut watched = self.watched();
+        if self.names.load(Ordering::Relaxed) >= FOLDERS {
+            return false;
+        }
         if is_link {
             watched.links.insert(folder.into());
         }
@@ -175,6 +190,7 @@ impl Shared {
                 let folders = watched.folders.entry(watch).or_default();
                 if !folders.iter().any(|known| **known == *folder) {
                     folders.push(folder.into());
+                    self.names.fetch_add(1, Ordering::Relaxed);
                     // what changed before it was watched is looked for
                     self.epochs.changed(folder);
                 }
@@ -215,7 +231,9 @@ impl Shared {
         }
         let mut watched = self.watched();
         let folders = if what.contains(R::IGNORED) {
-            watched.folders.remove(&watch).unwrap_or_default()
+            let gone = watched.folders.remove(&watch).unwrap_or_default();
+            self.names.fetch_sub(gone.len(), Ordering::Relaxed);
+            gone
         } else {
             watched.folders.get(&watch).cloned().unwrap_or_default()
         };
@@ -240,5 +258,64 @@ impl Shared {
     fn structure(&self) {
         self.seen.write().unwrap_or_else(PoisonError::into_inner).clear();
         self.epochs.all_changed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn a_folder_is_wanted_once_and_those_that_are_not_there_use_nothing_up() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("late")).unwrap();
+        let watch = Watch::start(dir.path(), Arc::default()).unwrap();
+        for i in 0..FOLDERS {
+            let missing = format!("missing-{i}");
+            assert!(watch.wants(missing.as_bytes()));
+            if i < 100 {
+                watch.add(missing.as_bytes())();
+            }
+        }
+        assert!(!watch.wants(b"missing-0"));
+        assert!(watch.wants(b"late"));
+        watch.add(b"late")();
+        assert_eq!(watch.shared.names.load(Ordering::Relaxed), 2, "the root and the one that is there");
+    }
+
+    #[test]
+    fn names_of_watched_folders_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        ["a", "b"].iter().for_each(|name| std::fs::create_dir(dir.path().join(name)).unwrap());
+        let watch = Watch::start(dir.path(), Arc::default()).unwrap();
+        watch.shared.names.store(FOLDERS - 2, Ordering::Relaxed);
+        ["a", "b"].iter().for_each(|name| watch.add(name.as_bytes())());
+        assert_eq!(watch.shared.names.load(Ordering::Relaxed), FOLDERS);
+        assert_eq!(watch.shared.watched().folders.len(), 2, "the root and the first");
+        (0..FOLDERS).for_each(|i| _ = watch.wants(format!("{i}").as_bytes()));
+        assert!(!watch.wants(b"c"), "there is no room for it");
+    }
+
+    #[test]
+    fn what_is_removed_gives_its_room_back_and_the_thread_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let epochs = Arc::new(Epochs::default());
+        let watch = Watch::start(dir.path(), Arc::clone(&epochs)).unwrap();
+        std::fs::create_dir(dir.path().join("a")).unwrap();
+        watch.add(b"a")();
+        assert_eq!(watch.shared.names.load(Ordering::Relaxed), 2);
+        std::fs::remove_dir(dir.path().join("a")).unwrap();
+        let shared = Arc::clone(&watch.shared);
+        let wait = |done: &dyn Fn() -> bool| {
+            let begun = Instant::now();
+            while !done() {
+                assert!(begun.elapsed() < Duration::from_secs(10));
+                thread::sleep(REST);
+            }
+        };
+        wait(&|| shared.names.load(Ordering::Relaxed) == 1);
+        drop(watch);
+        wait(&|| Arc::strong_count(&shared) == 1);
     }
 }
