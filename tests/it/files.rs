@@ -355,6 +355,29 @@ fn a_file_that_is_written_to_while_it_is_sent() {
     }
 }
 
+/// The same with what is sent in one go, of which the client has taken a part.
+#[test]
+fn a_file_that_is_rewritten_while_its_last_bytes_wait() {
+    let length = 250_000;
+    let tree = Tree::site();
+    tree.write("page.bin", vec![b'x'; length]);
+    let server = Server::serving(tree);
+    // small packets and a small window: the kernel takes only a part
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_tcp_mss(536).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&server.address().into()).unwrap();
+    let mut client = Client::over(socket.into());
+    client.send(request("GET", "/page.bin", ""));
+    assert_eq!(client.any_answer_head().length(), length as u64);
+    crate::harness::pause(100);
+    // a new file under the old inode: what is on its way stays as it was
+    server.tree().write("page.bin", vec![b'y'; length]);
+    let (body, _) = client.rest();
+    assert!(body.len() < length, "cut off, and not sent to its end");
+    assert!(body.iter().all(|byte| *byte == b'x'), "something of the new state is mixed in");
+}
+
 /// More files than any small cache holds, and back to the first.
 #[test]
 fn a_cache_too_small_for_the_site() {
