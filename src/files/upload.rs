@@ -252,6 +252,9 @@ impl Uploads {
             let was_named = !given.is_empty();
             let mut draft = None;
             while let Some(piece) = part.chunk().await.map_err(malformed)? {
+                if piece.is_empty() {
+                    continue;
+                }
                 let draft = match &mut draft {
                     Some(draft) => draft,
                     none => none.insert(self.begin(Some(given.clone()), &kind).await?),

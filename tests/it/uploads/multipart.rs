@@ -140,6 +140,11 @@ fn bodies_that_are_no_forms_store_nothing() {
         ("text", "; boundary=b", "hello".to_owned()),
         ("the final boundary alone", "; boundary=b", "--b--\r\n".to_owned()),
         ("text fields alone", "; boundary=b", "--b\r\nContent-Disposition: form-data; name=\"t\"\r\n\r\nhello\r\n--b--\r\n".to_owned()),
+        (
+            "no file chosen",
+            "; boundary=b",
+            "--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"\"\r\nContent-Type: application/octet-stream\r\n\r\n\r\n--b--\r\n".to_owned(),
+        ),
         ("bare line feeds", "; boundary=b", format!("{part}--b--\r\n").replace("\r\n", "\n")),
         ("bare line feeds in the head of the part", "; boundary=b", format!("--b\r\n{disposition}\n\nhello\r\n--b--\r\n")),
         ("a bare line feed behind the boundary", "; boundary=b", format!("--b\n{disposition}\r\n\r\nhello\r\n--b--\r\n")),
