@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::io::{Errno, ReadWriteFlags};
+use tokio::sync::Semaphore;
 
 use crate::config::plan::Plan;
 use crate::http::coding::{Accepted, Coding};
@@ -84,6 +85,8 @@ pub struct Files {
     store: Arc<Store>,
     blocking: Arc<Blocking>,
     started: Instant,
+    /// Leave to compute a digest.
+    digesting: Arc<Semaphore>,
     /// How folders without an index are told, if they are.
     listing: Option<Arc<Listing>>,
 }
@@ -103,7 +106,7 @@ impl Files {
         };
         let cache = Cache::new(plan.limits.cache_size / 8 * eighths, (plan.cached_descriptors * eighths as usize / 8).max(1));
         let store = Arc::new(Store::open(path, plan, cache, policy, Arc::clone(&blocking))?);
-        Ok(Files { store, blocking, started, listing: None })
+        Ok(Files { store, blocking, started, digesting: Arc::new(Semaphore::new(digest::AT_ONCE)), listing: None })
     }
 
     /// The same files, with folders listed.
@@ -189,7 +192,7 @@ impl Files {
             return Served::Ready(response);
         }
         // parts that are put together have to be of the same bytes, so they are of the file as it is
-        if request.field(&header::RANGE).is_some() && accepted.allows(Coding::Identity) {
+        if request.method == Method::GET && request.field(&header::RANGE).is_some() && accepted.allows(Coding::Identity) {
             return self.tell(path, ready, Coding::Identity, request);
         }
         let is_made_here = self.store.makes(ready.stamp.len);
@@ -258,12 +261,21 @@ impl Files {
     /// Answers with the file in a coding that there is, and with its digest if that is asked for.
     fn tell<'a>(&'a self, path: &CleanPath, ready: &Ready, coding: Coding, request: &'a Request) -> Served<'a> {
         let Some(variant) = ready.variant(coding) else { return Served::Ready(refused(Refuse::internal(), request)) };
-        if variant.digest.is_some() || !wants_digest(request) {
+        let is_digest_missing = variant.digest.is_none() && wants_digest(request);
+        if !is_digest_missing || conditional::evaluate(request, variant.validators()) != Verdict::Proceed {
             return Served::Ready(answer(variant, request));
         }
         let (store, path, stamp, mut variant) = (Arc::clone(&self.store), path.clone(), ready.stamp, variant.clone());
         Served::Later(Box::pin(async move {
+            // the semaphore is never closed; the leave goes along, so that a client that is gone frees it no earlier than the work ends
+            let leave = Arc::clone(&self.digesting).acquire_owned().await;
+            // another may have made it meanwhile
+            variant.digest = store.digest(path.as_bytes(), &stamp, coding, &variant);
+            if variant.digest.is_some() {
+                return answer(&variant, request);
+            }
             let variant = self.blocking.run(move || {
+                let _leave = leave;
                 // of a file that changes meanwhile there is none
                 variant.digest = digest::of(&variant.content).ok().flatten();
                 store.keep(path.as_bytes(), &stamp, coding, &variant);

@@ -16,6 +16,7 @@ use super::watch::{Epochs, Watch};
 use super::{Policy, is_in_memory, read_whole};
 use crate::config::plan::Plan;
 use crate::http::coding::Coding;
+use crate::http::digest::Sha256;
 use crate::http::path::CleanPath;
 use crate::observe::say;
 
@@ -321,6 +322,14 @@ impl Store {
                 return;
             }
         }
+    }
+
+    /// The digest of a representation, if it is known by now.
+    pub fn digest(&self, path: &[u8], stamp: &Stamp, coding: Coding, variant: &Variant) -> Option<Sha256> {
+        let current = self.cache.get(path)?;
+        let Kind::File(ready) = &current.kind else { return None };
+        let same = ready.variant(coding).filter(|there| ready.stamp == *stamp && there.etag() == variant.etag());
+        same.and_then(|there| there.digest)
     }
 
     /// Sees to it that a coding is made as well as it gets, later, unless too much is to be done already.

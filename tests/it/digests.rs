@@ -1,14 +1,16 @@
 //! Digests: Repr-Digest for who asks by Want-Repr-Digest (RFC 9530).
 //!
-//! Classes of failure covered: a digest of other bytes than those that are sent, a digest that nobody asked for, a digest of an old state.
+//! Classes of failure covered: a digest of other bytes than those that are sent, a digest that nobody asked for, a digest of an old state,
+//! a request that is cheap to send and dear to answer.
 
+use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sha2::Digest;
 
-use crate::client::Response;
+use crate::client::{HOST, Response, request};
 use crate::codings::{decoded, text};
 use crate::harness::{Builder, PATIENCE, Server, Tree, noise, pause};
 
@@ -156,4 +158,43 @@ fn a_digest_follows_its_file() {
             }
         }
     }
+}
+
+#[test]
+fn many_at_once_get_the_same_digest() {
+    let tree = Tree::site();
+    let bytes = noise(3, 2_000_000);
+    tree.write("big.bin", &bytes);
+    let server = Server::serving(tree);
+    let mut clients: Vec<_> = (0..30).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send(request("HEAD", "/big.bin", WANT)));
+    // Some go away before it is there.
+    clients.truncate(20);
+    for client in &mut clients {
+        assert_eq!(client.answer_to_head().need("repr-digest"), digest(&bytes));
+    }
+    server.assert_well("many digests");
+}
+
+/// Large files are hashed a few at a time: other work that waits for the disk goes on meanwhile.
+#[test]
+fn digests_leave_room_for_other_work() {
+    let tree = Tree::site();
+    for number in 0..8 {
+        fs::File::create(tree.path(format!("{number}.bin"))).unwrap().set_len(8 << 30).unwrap();
+    }
+    let server = Builder::new(&["--blocking-threads", "3", "--allow-host", HOST]).tree(tree).start();
+    let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(request("HEAD", &format!("/{number}.bin"), WANT));
+    }
+    let begun = Instant::now();
+    while server.threads("blocking") < 2 {
+        assert!(begun.elapsed() < PATIENCE, "the digests do not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let stored = server.ask(request("POST", "/uploads/?name=a.txt", "Content-Length: 5\r\n") + "hello");
+    assert_eq!(stored.status, 201, "{}", stored.text());
+    let done = clients.iter_mut().filter_map(|client| client.hears_now().then_some(())).count();
+    assert!(done < 5, "the upload had to wait until {done} of 8 digests were there");
 }

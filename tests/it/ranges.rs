@@ -207,6 +207,11 @@ fn head_ignores_range() {
         assert_eq!((head.status, head.length()), (200, HELLO.len() as u64), "{range}");
         assert_eq!(head.field("content-range"), None, "{range}");
     }
+    // Also in the choice of a coding, which ranges are not of.
+    server.tree().write("page.html", "a line that comes again and again\n".repeat(1_000));
+    let coded = client.get_with("/page.html", "Accept-Encoding: gzip\r\n");
+    let head = client.head_with("/page.html", "Accept-Encoding: gzip\r\nRange: bytes=0-3\r\n");
+    assert_eq!(head.field("content-encoding"), coded.field("content-encoding"));
 }
 
 #[test]
