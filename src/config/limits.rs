@@ -97,6 +97,22 @@ pub struct Limits {
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = units::memory_size, env = "MILLPOND_README_LIMIT", help_heading = "Bounds")]
     pub readme_limit: usize,
 
+    /// Entries that are read of a folder and all folders in it for one archive; more get 403
+    ///
+    /// What goes in is known before anything is sent, so that an archive is whole or refused. Each costs some hundred bytes of memory.
+    #[arg(long, value_name = "N", default_value = "100000", value_parser = units::count, env = "MILLPOND_ARCHIVE_LIMIT", help_heading = "Bounds")]
+    pub archive_limit: usize,
+
+    /// Folders in folders that an archive may hold; deeper ones get 403
+    #[arg(long, value_name = "N", default_value = "32", value_parser = units::count, env = "MILLPOND_ARCHIVE_DEPTH", help_heading = "Bounds")]
+    pub archive_depth: usize,
+
+    /// Archives that are made at the same time; more get 503
+    ///
+    /// Each keeps a processor busy for as long as its client takes what is made.
+    #[arg(long, value_name = "N", default_value = "2", value_parser = units::count, env = "MILLPOND_ARCHIVE_JOBS", help_heading = "Bounds")]
+    pub archive_jobs: usize,
+
     /// Memory for files that are kept ready; 0 keeps none
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = units::size, env = "MILLPOND_CACHE_SIZE", help_heading = "Bounds")]
     pub cache_size: u64,

@@ -76,6 +76,10 @@ pub struct File {
     #[arg(long, env = "MILLPOND_LISTING", value_parser = clap::builder::FalseyValueParser::new(), help_heading = "Listings")]
     pub listing: bool,
 
+    /// Let listed folders be downloaded as a whole, as tar, tar.gz or zip
+    #[arg(long, env = "MILLPOND_ARCHIVE", value_parser = clap::builder::FalseyValueParser::new(), help_heading = "Listings")]
+    pub archive: bool,
+
     /// Send what gains by it compressed: with zstd, Brotli or gzip, as the client likes best
     ///
     /// Files with .zst, .br or .gz behind their name are sent in place of the file itself either way.

@@ -31,6 +31,8 @@ pub struct Plan {
     pub immutable: bool,
     /// Whether folders without an index are listed.
     pub listing: bool,
+    /// Whether folders that are listed can be downloaded as a whole.
+    pub archive: bool,
     /// Whether files are compressed here.
     pub compress: bool,
     /// Whether files are loaded before they are asked for.
@@ -86,6 +88,9 @@ impl Plan {
             let advice = format!("raise the limit to more than {reserved} (ulimit -n), or lower --threads");
             return Err(Error(format!("{descriptors} file descriptors are too few for {threads} threads: {advice}")));
         };
+        if file.archive && !file.listing {
+            return Err(Error("--archive is about folders that are listed; give --listing too".into()));
+        }
         let root = folder(&file.root)?;
         let local = listen.iter().all(|address| address.ip().is_loopback());
         Ok(Plan {
@@ -99,6 +104,7 @@ impl Plan {
             shutdown_grace: file.shutdown_grace,
             immutable: file.immutable.0,
             listing: file.listing,
+            archive: file.archive,
             compress: file.compress.0,
             cache_warm: file.cache_warm,
             // half of the descriptors are connections, a quarter files; this leaves an eighth

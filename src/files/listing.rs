@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::archive::{Archives, Format};
 use super::blocking::Blocking;
 use super::page::{escaped, query_values, size};
 use super::root::{Contents, Found, How, Item, Root};
@@ -35,6 +36,8 @@ const PAGE: &str = include_str!("listing.html");
 #[derive(Debug)]
 pub struct Listing {
     rules: Arc<Rules>,
+    /// How folders are downloaded, if they are.
+    archives: Option<Archives>,
     page_policy: String,
     making: Arc<Semaphore>,
 }
@@ -48,22 +51,50 @@ pub struct Rules {
     limit: usize,
     page_items: usize,
     readme_bytes: usize,
+    /// Whether folders can be downloaded.
+    has_archives: bool,
 }
 
 impl Listing {
     /// Listings as planned. Below the paths `elsewhere`, given without a slash at their end, something else answers.
     pub fn new(plan: &Plan, elsewhere: Vec<Vec<u8>>) -> Listing {
         let limits = &plan.limits;
-        let rules = Rules { elsewhere, limit: limits.listing_limit, page_items: limits.listing_page, readme_bytes: limits.readme_limit };
-        Listing { rules: Arc::new(rules), page_policy: page::policy(PAGE, "img-src data:"), making: Arc::new(Semaphore::new(AT_ONCE)) }
+        let rules = Rules {
+            elsewhere,
+            limit: limits.listing_limit,
+            page_items: limits.listing_page,
+            readme_bytes: limits.readme_limit,
+            has_archives: plan.archive,
+        };
+        Listing {
+            rules: Arc::new(rules),
+            archives: plan.archive.then(|| Archives::new(limits)),
+            page_policy: page::policy(PAGE, "img-src data:"),
+            making: Arc::new(Semaphore::new(AT_ONCE)),
+        }
     }
 
     /// Answers GET and HEAD for a folder.
-    pub(super) async fn serve(&self, store: &Arc<Store>, blocking: &Blocking, path: CleanPath, request: &Request) -> Response {
-        let ask = match Ask::read(request) {
-            Ok(ask) => ask,
-            Err(refuse) => return refused(refuse, request),
+    pub(super) async fn serve(&self, store: &Arc<Store>, blocking: &Arc<Blocking>, path: CleanPath, request: &Request) -> Response {
+        let answered = match Ask::read(request) {
+            Ok(Ask { download: Some(format), .. }) => match &self.archives {
+                Some(archives) => archives.serve(store, blocking, &self.rules, path, format).await,
+                None => Err(Refuse::new(StatusCode::FORBIDDEN, "Folders can not be downloaded here.")),
+            },
+            Ok(ask) => self.list(store, blocking, path, ask, request).await,
+            Err(refuse) => Err(refuse),
         };
+        answered.unwrap_or_else(|refuse| refused(refuse, request))
+    }
+
+    async fn list(
+        &self,
+        store: &Arc<Store>,
+        blocking: &Blocking,
+        path: CleanPath,
+        ask: Ask,
+        request: &Request,
+    ) -> Result<Response, Refuse> {
         let is_json = ask.is_json;
         let (store, rules) = (Arc::clone(store), Arc::clone(&self.rules));
         // the semaphore is never closed; the leave goes along, so that a client that is gone frees it no earlier than the work ends
@@ -72,10 +103,7 @@ impl Listing {
             let _leave = leave;
             make(&store.root, &rules, &path, &ask)
         });
-        match made.await {
-            Ok(text) => self.answer(text, is_json, request),
-            Err(refuse) => refused(refuse, request),
-        }
+        Ok(self.answer(made.await?, is_json, request))
     }
 
     fn answer(&self, text: String, is_json: bool, request: &Request) -> Response {
@@ -145,6 +173,8 @@ struct Ask {
     /// What a name has to hold.
     search: String,
     is_json: bool,
+    /// The folder as a whole, in this form.
+    download: Option<Format>,
 }
 
 impl Ask {
@@ -175,6 +205,11 @@ impl Ask {
                 Some("json") => true,
                 Some("html") => false,
                 Some(_) => return Err(bad("A listing comes as html or json.")),
+            },
+            download: match one("download").map(|name| Format::named(&name)) {
+                None => None,
+                Some(Some(format)) => Some(format),
+                Some(None) => return Err(bad("A folder can be downloaded as tar, tar.gz or zip.")),
             },
         })
     }
@@ -217,6 +252,7 @@ struct View<'a> {
     pages: usize,
     /// Entries of the folder that were read, if there are more.
     limit: Option<usize>,
+    has_archives: bool,
     readme: Option<Readme>,
 }
 
@@ -230,7 +266,7 @@ struct Readme {
 /// Makes a listing; it waits for the disk.
 fn make(root: &Root, rules: &Rules, path: &CleanPath, ask: &Ask) -> Result<String, Refuse> {
     let folder = path.as_bytes();
-    let Contents { mut items, is_whole } = match root.read_folder(folder, rules.limit, |name| rules.tells(folder, name)) {
+    let Contents { mut items, is_whole, .. } = match root.read_folder(folder, rules.limit, |name| rules.tells(folder, name)) {
         Ok(Ok(contents)) => contents,
         Ok(Err(Found::Denied)) => return Err(Refuse::new(StatusCode::FORBIDDEN, "The server may not read what is at this address.")),
         Ok(Err(_)) => return Err(Refuse::not_found()),
@@ -256,6 +292,7 @@ fn make(root: &Root, rules: &Rules, path: &CleanPath, ask: &Ask) -> Result<Strin
         bytes: items.iter().filter_map(|item| item.len).fold(0, u64::saturating_add),
         pages,
         limit: (!is_whole).then_some(rules.limit),
+        has_archives: rules.has_archives,
         readme,
     };
     Ok(if ask.is_json { view.json() } else { view.html() })
@@ -406,6 +443,7 @@ impl View<'_> {
             "search" => escaped(&self.ask.search),
             "keep" => self.kept(),
             "found" => many_pages.clone(),
+            "get" if self.has_archives => downloads(),
             "head" => self.head(),
             "rows" => self.rows(),
             "pages" => self.page_links(),
@@ -546,6 +584,15 @@ impl View<'_> {
     }
 }
 
+/// Links to the folder as an archive, what most people can open first.
+fn downloads() -> String {
+    let links = [Format::Zip, Format::TarGz, Format::Tar].map(|format| {
+        let name = format.name();
+        format!("<a href=\"?download={name}\" aria-label=\"Download this folder as {name}\">{name}</a>")
+    });
+    format!("<p class=\"get\">Download all: {}</p>", links.join(" "))
+}
+
 /// Fills the places of a template, `{{key}}`, in one go: what is filled in is never looked at again.
 fn fill(template: &str, value: impl Fn(&str) -> String) -> String {
     let mut out = String::with_capacity(template.len() + 4096);
@@ -621,7 +668,17 @@ mod tests {
             assert_eq!(asked.query(), told, "{query}");
             assert_eq!(ask(&asked.query()).unwrap(), asked, "{query}");
         }
-        for query in ["?sort=x", "?sort=NAME", "?order=up", "?page=0", "?page=-1", "?page=x", "?page=99999999999999999999", "?format=xml"] {
+        for query in [
+            "?sort=x",
+            "?sort=NAME",
+            "?order=up",
+            "?page=0",
+            "?page=-1",
+            "?page=x",
+            "?page=99999999999999999999",
+            "?format=xml",
+            "?download=rar",
+        ] {
             assert_eq!(ask(query).unwrap_err().status, StatusCode::BAD_REQUEST, "{query}");
         }
         assert_eq!(ask(&format!("?q={}", "x".repeat(300))).unwrap().search.len(), SEARCH_CHARS);
@@ -653,7 +710,13 @@ mod tests {
 
     #[test]
     fn what_is_not_served_as_a_file_is_not_told() {
-        let rules = Rules { elsewhere: vec![b"uploads".to_vec(), b"data/in".to_vec()], limit: 1, page_items: 1, readme_bytes: 1 };
+        let rules = Rules {
+            elsewhere: vec![b"uploads".to_vec(), b"data/in".to_vec()],
+            limit: 1,
+            page_items: 1,
+            readme_bytes: 1,
+            has_archives: false,
+        };
         for (folder, name, told) in [
             ("", "a", true),
             ("", ".git", false),
@@ -690,13 +753,13 @@ mod tests {
             let inside = path.set(format!("/{}/", encoded(&name)).as_bytes());
             prop_assume!(inside.is_ok());
             let readme = Some(Readme { name: shown(&name), text: String::from_utf8_lossy(&name).into_owned(), is_whole: true });
-            let view = View { ask: &ask, path: &path, items: &items, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, readme };
+            let view = View { ask: &ask, path: &path, items: &items, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, has_archives: true, readme };
             let plain_ask = Ask { search: "x".into(), ..ask.clone() };
             let plain_items = [Item { name: b"x".as_slice().into(), ..items[0].clone() }];
             let mut plain_path = CleanPath::default();
             plain_path.set(b"/x/").unwrap();
             let readme = Some(Readme { name: "x".into(), text: "x".into(), is_whole: true });
-            let plain = View { ask: &plain_ask, path: &plain_path, items: &plain_items, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, readme };
+            let plain = View { ask: &plain_ask, path: &plain_path, items: &plain_items, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, has_archives: true, readme };
             // the same tags and attributes, whatever the name is
             let count = |html: &str| [b'<', b'>', b'"'].map(|c| html.bytes().filter(|&b| b == c).count());
             prop_assert_eq!(count(&view.html()), count(&plain.html()));

@@ -3,6 +3,7 @@
 //! What is in memory, in the cache or in the kernel's, is answered at once. What may have to wait for the disk is left to the
 //! blocking pool, so that no worker ever does.
 
+pub mod archive;
 pub mod blocking;
 pub mod cache;
 pub mod compress;

@@ -91,6 +91,8 @@ pub struct Item {
 pub struct Contents {
     /// What can be served.
     pub items: Vec<Item>,
+    /// Entries that were looked at, whatever they are.
+    pub looked_at: usize,
     /// Whether the folder was read to its end.
     pub is_whole: bool,
 }
@@ -156,19 +158,18 @@ impl Root {
             Ok(fd) => Dir::new(fd).map_err(NoAnswer::Failed)?,
             Err(e) => return absent(e).map(Err),
         };
-        let mut contents = Contents { items: Vec::new(), is_whole: true };
-        let mut looked_at = 0;
+        let mut contents = Contents { items: Vec::new(), looked_at: 0, is_whole: true };
         while let Some(entry) = dir.read() {
             let entry = entry.map_err(NoAnswer::Failed)?;
             let name = entry.file_name().to_bytes();
             if matches!(name, b"." | b"..") {
                 continue;
             }
-            if looked_at == most {
+            if contents.looked_at == most {
                 contents.is_whole = false;
                 break;
             }
-            looked_at += 1;
+            contents.looked_at += 1;
             if wanted(name) {
                 contents.items.extend(self.item(path, dir.fd().map_err(NoAnswer::Failed)?, name));
             }

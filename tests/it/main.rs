@@ -12,6 +12,7 @@ mod client;
 mod harness;
 mod http_date;
 
+mod archive;
 mod bodies;
 mod bounds;
 mod cli;
