@@ -7,10 +7,11 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
 
-use crate::client::find;
+use crate::client::{HOST, find, request};
 use crate::harness::{Builder, HELLO, SECRET, Server, Tree, pause, set_mode, without_privilege};
 
 #[test]
@@ -205,6 +206,99 @@ pub fn exchange_links(rounds: usize, start: impl Fn(Tree) -> Server) {
         }
         assert!(served > 0, "the loop never served the file inside: it tested nothing");
     });
+}
+
+/// A folder and a link to the outside change places without end, and so do the folder of uploads and such a link, while clients read
+/// and upload: nothing comes out, nothing gets out, and whoever asks for what is there gets it.
+#[test]
+fn folders_exchanged_for_links_let_nothing_out_or_in() {
+    const TIME: Duration = Duration::from_secs(10);
+    let tree = Tree::site();
+    for name in ["a.txt", "b.txt", "c.txt"] {
+        tree.write(format!("swapped/{name}"), "inside");
+        fs::write(tree.outside(format!("www_evil/{name}")), SECRET).unwrap();
+    }
+    tree.symlink("../www_evil", "evil");
+    fs::create_dir(tree.outside("trap")).unwrap();
+    fs::create_dir(tree.path("uploads")).unwrap();
+    tree.symlink("../trap", "trap");
+    let (root, trap) = (tree.root(), tree.outside("trap"));
+    // a cache would answer without a look
+    let server = Builder::new(&["--cache-size", "0", "--allow-host", HOST]).tree(tree).start();
+    let started = Instant::now();
+    let (swapped, seen) = thread::scope(|scope| {
+        let exchange = scope.spawn(|| {
+            let dir = fs::File::open(&root).unwrap();
+            let mut count = 0;
+            while started.elapsed() < TIME {
+                for (one, other) in [("swapped", "evil"), ("uploads", "trap")] {
+                    renameat_with(&dir, one, &dir, other, RenameFlags::EXCHANGE).unwrap();
+                    count += 1;
+                }
+            }
+            count
+        });
+        let clients: Vec<_> = (0..2)
+            .map(|number| {
+                let server = &server;
+                scope.spawn(move || {
+                    let mut seen = Seen::default();
+                    let mut client = server.connect();
+                    while started.elapsed() < TIME {
+                        for name in ["a.txt", "b.txt", "c.txt"] {
+                            let answer = client.get(&format!("/swapped/{name}"));
+                            assert!(find(&answer.body, SECRET.as_bytes()).is_none(), "it came out");
+                            match (answer.status, answer.text().as_str()) {
+                                (200, "inside") => seen.inside += 1,
+                                (404, _) => seen.outside += 1,
+                                other => panic!("{other:?}"),
+                            }
+                            seen.honest(client.get("/hello.txt").status == 200);
+                            seen.honest(client.get("/sub/deep/leaf.txt").status == 200);
+                        }
+                        let target = format!("/uploads/?name={number}-{}.txt", seen.asked);
+                        client.send(request("POST", &target, &format!("Content-Length: {}\r\n", HELLO.len())) + HELLO);
+                        seen.honest(client.answer().status == 201);
+                    }
+                    seen
+                })
+            })
+            .collect();
+        let mut seen = Seen::default();
+        for client in clients {
+            seen.add(&client.join().unwrap());
+        }
+        (exchange.join().unwrap(), seen)
+    });
+    assert!(seen.inside > 0 && seen.outside > 0 && swapped > 1_000, "it tested nothing: {swapped} times, {seen:?}");
+    assert!(seen.served * 10 >= seen.asked * 9, "{seen:?}");
+    assert_eq!(fs::read_dir(trap).unwrap().count(), 0, "an upload got out");
+    server.stop().assert_clean();
+}
+
+/// What clients got.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Answers from below the folder that changes places, while it was there and while it was not.
+    inside: u32,
+    outside: u32,
+    /// Requests for what was always there, and how many of them were served.
+    asked: u32,
+    served: u32,
+}
+
+impl Seen {
+    fn honest(&mut self, is_served: bool) {
+        self.asked += 1;
+        self.served += u32::from(is_served);
+    }
+
+    fn add(&mut self, other: &Seen) {
+        self.inside += other.inside;
+        self.outside += other.outside;
+        self.asked += other.asked;
+        self.served += other.served;
+    }
 }
 
 #[test]
