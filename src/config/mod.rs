@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use limits::Limits;
-use units::{AccessLog, Account, Switch, Threads, UploadsTo};
+use units::{AccessLog, Account, Identity, Sandbox, Switch, Threads, UploadsTo};
 
 /// The folder that is served when none is named.
 pub const DEFAULT_ROOT: &str = "resources";
@@ -108,6 +108,19 @@ pub struct File {
     /// A name by which this machine may be addressed in uploads, beside its own; may be given several times
     #[arg(long, value_name = "NAME", env = "MILLPOND_ALLOW_HOST", value_delimiter = ',', help_heading = "Uploads")]
     pub allow_host: Vec<String>,
+
+    /// How far the kernel confines the process (Landlock): `require` does not start without all of it
+    ///
+    /// It can then read below the folder and write below that of uploads and that of the access log, and nothing else, and it can
+    /// connect to nobody. `on` does what this kernel can; the start-up message says what that is.
+    #[arg(long, value_name = "require|on|off", default_value = "on", env = "MILLPOND_SANDBOX", help_heading = "Confinement")]
+    pub sandbox: Sandbox,
+
+    /// Started as root: the user to become once the ports are bound
+    ///
+    /// By name or number; without GROUP its own group. All that it serves and writes has to be open to that user.
+    #[arg(long, value_name = "NAME[:GROUP]", env = "MILLPOND_USER", help_heading = "Confinement")]
+    pub user: Option<Identity>,
 
     #[command(flatten)]
     #[allow(missing_docs)]

@@ -6,8 +6,10 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::{Group, User};
+
 use super::limits::{self, Limits};
-use super::units::{AccessLog, Account, Threads, UploadsTo};
+use super::units::{AccessLog, Account, Identity, Sandbox, Threads, UploadsTo};
 use super::{DEFAULT_ROOT, DEFAULT_UPLOADS, Error, File};
 
 /// All that the server needs to know to start.
@@ -43,8 +45,25 @@ pub struct Plan {
     pub cached_descriptors: usize,
     /// What uploads there may be, if any.
     pub uploads: Option<Uploads>,
+    /// How far the kernel has to confine the process.
+    pub sandbox: Sandbox,
+    /// The user to become, if any.
+    pub user: Option<RunAs>,
     /// The bounds and deadlines.
     pub limits: Limits,
+}
+
+/// A user to become.
+#[derive(Clone, Debug)]
+pub struct RunAs {
+    /// How it was written.
+    pub written: String,
+    /// Its name, if it has one: its further groups are found by it.
+    pub name: Option<String>,
+    /// Its number.
+    pub uid: u32,
+    /// The number of its group.
+    pub gid: u32,
 }
 
 /// What uploads there may be.
@@ -110,6 +129,8 @@ impl Plan {
             // half of the descriptors are connections, a quarter files; this leaves an eighth
             lingering: (free / 8).clamp(1, limits::MAX_LINGERING),
             cached_descriptors: (free / 4).max(1),
+            sandbox: file.sandbox,
+            user: file.user.as_ref().map(run_as).transpose()?,
             limits: file.limits,
         })
     }
@@ -128,6 +149,35 @@ fn uploads(file: &File, root: &Path, local: bool) -> Result<Option<Uploads>, Err
     }
     let (hosts, accounts) = (file.allow_host.clone(), file.upload_auth.clone());
     Ok(Some(Uploads { folder, by_default, local, hosts, write_only: file.uploads_write_only, accounts }))
+}
+
+/// The user and the group that are meant.
+fn run_as(identity: &Identity) -> Result<RunAs, Error> {
+    let Identity { user, group } = identity;
+    let failed = |e: nix::Error| Error(format!("--user {user:?}: the users of this machine can not be looked up: {e}"));
+    let number: Option<u32> = user.parse().ok();
+    let known = match (User::from_name(user).map_err(failed)?, number) {
+        (None, Some(number)) => User::from_uid(number.into()).map_err(failed)?,
+        (known, _) => known,
+    };
+    let Some(uid) = known.as_ref().map(|user| user.uid.as_raw()).or(number) else {
+        return Err(Error(format!("--user {user:?}: there is no such user; create it, or name another one")));
+    };
+    if uid == 0 {
+        return Err(Error(format!("--user {user:?} is root itself; name a user with no more rights than it needs")));
+    }
+    let gid = match group {
+        Some(group) => match Group::from_name(group).map_err(failed)?.map(|group| group.gid.as_raw()).or(group.parse().ok()) {
+            Some(gid) => gid,
+            None => return Err(Error(format!("--user: there is no group {group:?}; create it, or name another one"))),
+        },
+        None => match &known {
+            Some(user) => user.gid.as_raw(),
+            None => return Err(Error(format!("--user {user:?}: this number has no group of its own; name one, such as {user}:{user}"))),
+        },
+    };
+    let written = group.as_ref().map_or_else(|| user.clone(), |group| format!("{user}:{group}"));
+    Ok(RunAs { written, name: known.map(|user| user.name), uid, gid })
 }
 
 /// The addresses of a host: an IP address, with or without brackets, or a name.

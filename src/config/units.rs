@@ -164,6 +164,54 @@ impl FromStr for Account {
     }
 }
 
+/// How far the kernel has to confine the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sandbox {
+    /// Wholly, or it does not start.
+    Require,
+    /// As far as this kernel can.
+    On,
+    /// Not at all.
+    Off,
+}
+
+impl FromStr for Sandbox {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Sandbox, String> {
+        match text {
+            "require" => Ok(Sandbox::Require),
+            "on" => Ok(Sandbox::On),
+            "off" => Ok(Sandbox::Off),
+            _ => Err("expected require, on or off".into()),
+        }
+    }
+}
+
+/// A user, and perhaps a group, by name or number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The user.
+    pub user: String,
+    /// The group, if it is not the user's own.
+    pub group: Option<String>,
+}
+
+impl FromStr for Identity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Identity, String> {
+        let (user, group) = match text.split_once(':') {
+            Some((user, group)) => (user, Some(group)),
+            None => (text, None),
+        };
+        if user.is_empty() || group.is_some_and(str::is_empty) {
+            return Err("expected the name of a user, or the names of a user and a group with a colon between them".into());
+        }
+        Ok(Identity { user: user.into(), group: group.map(Into::into) })
+    }
+}
+
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Switch(pub bool);

@@ -1,7 +1,11 @@
-//! The main thread: binds the sockets, starts the threads, waits for signals, and brings everything to an end.
+//! The main thread: binds the sockets, gives up its rights, starts the threads, waits for signals, and brings everything to an end.
+
+mod listen;
+mod sandbox;
+mod user;
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::panic;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,14 +14,14 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::fs::Access;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::watch;
 
 use crate::config::Error;
-use crate::config::plan::Plan;
+use crate::config::plan::{Plan, Uploads};
 use crate::config::units::AccessLog;
 use crate::files::blocking::Blocking;
 use crate::files::upload;
@@ -27,8 +31,6 @@ use crate::observe::log::{self, Log};
 use crate::observe::{Counters, finish_saying, say};
 use crate::site::Site;
 
-/// Connections that the kernel may hold before they are accepted; it lowers this to its own bound (net.core.somaxconn).
-const BACKLOG: i32 = 4096;
 /// How long to wait before a worker that could not be replaced is tried again.
 const REPLACE_AGAIN: Duration = Duration::from_millis(200);
 /// What a process that was ended by a signal exits with, less the signal's number.
@@ -51,13 +53,13 @@ pub fn raise_descriptors() -> usize {
 ///
 /// What would keep the server from starting.
 pub fn check(plan: &Plan) -> Result<(), Error> {
-    bind(plan, false)?;
+    listen::bind(plan, false)?;
+    user::become_planned(plan)?;
     open_log(plan, false)?;
     match &plan.uploads {
-        Some(uploads) if !uploads.by_default && !uploads.folder.is_dir() && !can_create_in(uploads.folder.parent()) => Err(Error(format!(
-            "the folder of uploads {:?} can not be made; name another one with --uploads, or --uploads off",
-            uploads.folder
-        ))),
+        Some(uploads) if uploads.by_default => Ok(()),
+        Some(uploads) if uploads.folder.is_dir() => can_write(uploads),
+        Some(uploads) if !can_create_in(uploads.folder.parent()) => Err(uploads_failed(uploads, "can not be made")),
         _ => Ok(()),
     }
 }
@@ -77,12 +79,16 @@ enum Event {
 /// What kept the server from starting.
 pub fn run(plan: &Plan) -> Result<i32, Error> {
     let failed = |what: &'static str| move |e: io::Error| Error(format!("{what}: {e}"));
-    let listeners = bind(plan, true)?;
+    // up to the sandbox no thread is started: what is given up here is given up by the whole process
+    let listeners = listen::bind(plan, true)?;
+    user::become_planned(plan)?;
     let blocking = Arc::new(Blocking::new(plan.limits.blocking_threads).map_err(failed("no blocking pool"))?);
     let (plan, uploads_off) = make_uploads(plan.clone())?;
     let plan = &plan;
     let site = Site::open(plan, &blocking, Instant::now()).map_err(failed("can not open the folder"))?;
-    let log = match open_log(plan, true)? {
+    let sink = open_log(plan, true)?;
+    let holds = sandbox::enter(plan)?;
+    let log = match sink {
         Some(sink) => Log::start(plan.threads, sink).map_err(failed("no thread for the log"))?,
         None => Log::off(),
     };
@@ -111,7 +117,10 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
         let _ = tell_of_acceptor.send(Event::AcceptorEnded);
     };
     let acceptor = accept::start(listeners, Arc::clone(&shared), stopped, acceptor_ended).map_err(failed("no thread for the acceptor"))?;
-    greet(plan, &addresses, uploads_off.as_deref());
+    greet(plan, &addresses, &holds, uploads_off.as_deref());
+    if let Some(warning) = user::warning(plan) {
+        say(warning);
+    }
     let signal = serve(&mut workers, &shared, &tell, &events);
     // the acceptor is still there, so this is heard
     let _ = stop.send(true);
@@ -120,57 +129,32 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
     Ok(by_force.map_or(0, |signal| EXIT_BY_SIGNAL + signal))
 }
 
-/// Makes the folder of uploads. Where nobody asked for uploads and it can not be made, there are none; then why not is returned.
+/// Makes the folder of uploads. Where nobody asked for uploads and there can be none, there are none; then why not is returned.
 fn make_uploads(mut plan: Plan) -> Result<(Plan, Option<String>), Error> {
     let Some(uploads) = &plan.uploads else { return Ok((plan, None)) };
-    let Err(e) = upload::make_folder(&uploads.folder) else { return Ok((plan, None)) };
-    let why = format!("{:?} can not be made ({e})", uploads.folder);
-    if !uploads.by_default {
-        return Err(Error(format!("the folder of uploads {why}; name another one with --uploads, or --uploads off")));
+    let made = upload::make_folder(&uploads.folder).map_err(|e| uploads_failed(uploads, &format!("can not be made ({e})")));
+    match made.and_then(|()| can_write(uploads)) {
+        Ok(()) => Ok((plan, None)),
+        Err(e) if !uploads.by_default => Err(e),
+        Err(Error(why)) => {
+            plan.uploads = None;
+            Ok((plan, Some(why)))
+        }
     }
-    plan.uploads = None;
-    Ok((plan, Some(why)))
 }
 
-/// Binds a listener to each address, and has it listen or not.
-fn bind(plan: &Plan, listens: bool) -> Result<Vec<TcpListener>, Error> {
-    let mut port = None;
-    let mut listeners = Vec::new();
-    for address in &plan.listen {
-        // one free port serves all addresses
-        let address = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
-        let listener = listen(address, listens).map_err(|e| {
-            let advice = match e.kind() {
-                io::ErrorKind::AddrInUse => {
-                    "another program listens there; stop it, or choose another port with --port (0 takes a free one)"
-                }
-                io::ErrorKind::PermissionDenied => "ports below 1024 need more rights; choose a higher one with --port",
-                io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose another one with --host",
-                _ => "choose another address with --host or --port",
-            };
-            Error(format!("can not listen on {address} ({e}): {advice}"))
-        })?;
-        port = listener.local_addr().ok().map(|a| a.port());
-        listeners.push(listener);
-    }
-    Ok(listeners)
+/// Whether this user can put files into the folder of uploads.
+fn can_write(uploads: &Uploads) -> Result<(), Error> {
+    let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::access(&uploads.folder, wanted).map_err(|e| {
+        let user = rustix::process::geteuid().as_raw();
+        uploads_failed(uploads, &format!("can not be written to by this user, number {user} ({e})"))
+    })
 }
 
-fn listen(address: SocketAddr, listens: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        // 0.0.0.0 and :: can then stand beside each other
-        socket.set_only_v6(true)?;
-    }
-    // inherited by what it accepts: small responses leave at once
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&address.into())?;
-    if listens {
-        socket.listen(BACKLOG)?;
-    }
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
+fn uploads_failed(uploads: &Uploads, why: &str) -> Error {
+    let folder = &uploads.folder;
+    Error(format!("the folder of uploads {folder:?} {why}; open it to the user, name another one with --uploads, or --uploads off"))
 }
 
 /// Opens the access log; `create` makes a file that is not there.
@@ -190,7 +174,7 @@ fn open_log(plan: &Plan, create: bool) -> Result<Option<Box<dyn Write + Send>>, 
 fn can_create_in(folder: Option<&Path>) -> bool {
     let Some(folder) = folder else { return false };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    folder.is_dir() && rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
+    folder.is_dir() && rustix::fs::access(folder, Access::WRITE_OK).is_ok()
 }
 
 fn start_worker(index: usize, shared: &Arc<Shared>, tell: &Sender<Event>) -> io::Result<JoinHandle<()>> {
@@ -290,7 +274,7 @@ fn end(
 }
 
 /// Says where and what is served.
-fn greet(plan: &Plan, addresses: &[SocketAddr], uploads_off: Option<&str>) {
+fn greet(plan: &Plan, addresses: &[SocketAddr], sandbox: &str, uploads_off: Option<&str>) {
     let mut text = format!("millpond {} serves {}\n", env!("CARGO_PKG_VERSION"), log::printable(&plan.root.to_string_lossy()));
     for address in addresses.iter().flat_map(|a| reachable(*a)) {
         text.push_str(&format!("  http://{address}/\n"));
@@ -300,6 +284,10 @@ fn greet(plan: &Plan, addresses: &[SocketAddr], uploads_off: Option<&str>) {
     }
     if let Some(why) = uploads_off {
         text.push_str(&format!("uploads are off: {}\n", log::printable(why)));
+    }
+    text.push_str(&format!("sandbox: {}\n", log::printable(sandbox)));
+    if let Some(user) = &plan.user {
+        text.push_str(&format!("runs as {}\n", log::printable(&user.written)));
     }
     let threads = if plan.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", plan.threads) };
     text.push_str(&format!("{threads}, a queue of {}, up to {} connections at once; Ctrl-C ends it\n", plan.queue, plan.connections));

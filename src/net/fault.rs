@@ -2,14 +2,18 @@
 //!
 //! A request asks for one with the field `Millpond-Fault`.
 
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::process::Pid;
 
-use super::worker::Worker;
+use super::conn::Link;
 use crate::files::Served;
 use crate::http::body::{Body, Broken, Inbound, Source};
 use crate::http::fields::Fields;
@@ -35,6 +39,32 @@ pub enum Fault {
     Stream(u32),
     /// The same, but it breaks off before its end.
     Break(u32),
+    /// No failure by itself: something is tried that the sandbox has to refuse. The answer tells what came of it.
+    Try(Place, Act),
+}
+
+/// The thread on which something is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The worker.
+    Worker,
+    /// One of the blocking pool.
+    Pool,
+}
+
+/// Something that the sandbox has to refuse, unless it is for what the server needs.
+#[derive(Clone, Debug)]
+pub enum Act {
+    /// Reading this file.
+    Read(PathBuf),
+    /// Making this file.
+    Write(PathBuf),
+    /// Connecting to this address.
+    Connect(SocketAddr),
+    /// Listening on it.
+    Bind(SocketAddr),
+    /// Sending a signal to this process; the one that changes nothing.
+    Signal(i32),
 }
 
 /// The fault that a request asks for.
@@ -45,6 +75,7 @@ pub fn asked(request: &Request) -> Option<Fault> {
         "panic-late" => Some(Fault::PanicLate),
         "worker" => Some(Fault::Worker),
         "body" => Some(Fault::Body),
+        _ if value.starts_with("try-") => asked_to_try(value),
         _ => {
             let (name, number) = value.split_once('=')?;
             let number: u32 = number.parse().ok()?;
@@ -58,15 +89,51 @@ pub fn asked(request: &Request) -> Option<Fault> {
     }
 }
 
+/// `try-worker read /etc/passwd`
+fn asked_to_try(value: &str) -> Option<Fault> {
+    let mut words = value.splitn(3, ' ');
+    let place = match words.next()? {
+        "try-worker" => Place::Worker,
+        "try-pool" => Place::Pool,
+        _ => return None,
+    };
+    let (act, what) = (words.next()?, words.next()?);
+    let act = match act {
+        "read" => Act::Read(what.into()),
+        "write" => Act::Write(what.into()),
+        "connect" => Act::Connect(what.parse().ok()?),
+        "bind" => Act::Bind(what.parse().ok()?),
+        "signal" => Act::Signal(what.parse().ok()?),
+        _ => return None,
+    };
+    Some(Fault::Try(place, act))
+}
+
+impl Act {
+    /// Tries it; returns `done` or what the system said.
+    fn tell(&self) -> String {
+        let tried = match self {
+            Act::Read(path) => std::fs::read(path).map(drop),
+            Act::Write(path) => std::fs::write(path, "written by a test\n"),
+            Act::Connect(address) => TcpStream::connect(address).map(drop),
+            Act::Bind(address) => TcpListener::bind(address).map(drop),
+            Act::Signal(process) => Pid::from_raw(*process)
+                .ok_or_else(|| ErrorKind::InvalidInput.into())
+                .and_then(|process| rustix::process::test_kill_process(process).map_err(Into::into)),
+        };
+        tried.map_or_else(|e| e.to_string(), |()| "done".into())
+    }
+}
+
 impl Fault {
     /// Brings it about; some replace the answer.
-    pub fn serve(&self, worker: &Worker, inbound: &Inbound) -> Option<Served<'static>> {
+    pub fn serve(&self, link: &Link, inbound: &Inbound) -> Option<Served<'static>> {
         match self {
             Fault::Panic => panic!("fault: in the handler"),
             Fault::Stall(time) => thread::sleep(*time),
             Fault::Worker => {
-                worker.fail.store(true, Ordering::Relaxed);
-                worker.wake.notify_one();
+                link.worker.fail.store(true, Ordering::Relaxed);
+                link.worker.wake.notify_one();
             }
             Fault::Body => {
                 let inbound = inbound.clone();
@@ -74,6 +141,12 @@ impl Fault {
             }
             Fault::Stream(pieces) => return Some(stream(*pieces, false)),
             Fault::Break(pieces) => return Some(stream(*pieces, true)),
+            Fault::Try(Place::Worker, act) => return Some(Served::Ready(told(act.tell()))),
+            Fault::Try(Place::Pool, act) => {
+                let act = act.clone();
+                let tried = link.shared.blocking.run(move || act.tell());
+                return Some(Served::Later(Box::pin(async { told(tried.await) })));
+            }
             Fault::PanicLate => {}
         }
         None
@@ -119,6 +192,10 @@ async fn echo(inbound: Inbound) -> Response {
             Err(refuse) => return refuse.into_response(&Request::default()),
         }
     }
+    told(body)
+}
+
+fn told(body: impl Into<Body>) -> Response {
     Response { fields: fields(), body: body.into(), ..Response::new(StatusCode::OK) }
 }
 

@@ -197,7 +197,7 @@ impl Driver<'_> {
         let serve = || {
             #[cfg(debug_assertions)]
             if let Some(fault) = &fault
-                && let Some(served) = fault.serve(&link.worker, &inbound)
+                && let Some(served) = fault.serve(link, &inbound)
             {
                 return served;
             }

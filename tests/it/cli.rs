@@ -72,6 +72,8 @@ fn bad_values_are_refused_in_one_line() {
         &["--blocking-threads", "0"],
         &["--blocking-threads", "x"],
         &["--immutable", "perhaps"],
+        &["--sandbox", "perhaps"],
+        &["--sandbox", ""],
         &["--access-log", "/nowhere/at/all/access.log"],
         &["--access-log", "/"],
         &["--access-log", ""],
@@ -255,6 +257,8 @@ fn help_and_version() {
         ("--cache-size", "256MiB"),
         ("--blocking-threads", "32"),
         ("--immutable", "on"),
+        ("--sandbox", "on"),
+        ("--user", ""),
     ];
     for (flag, default) in flags {
         let at = long

@@ -33,10 +33,12 @@ mod preconditions;
 mod ranges;
 mod regressions;
 mod sample;
+mod sandbox;
 mod shutdown;
 mod symlinks;
 mod system_calls;
 mod uploads;
+mod user;
 mod walls;
 mod wire;
 
