@@ -59,6 +59,8 @@ const BUFFER_BYTES: usize = 96 << 10;
 const VERIFYING: usize = 2;
 /// Names that are tried before an upload is given up.
 const NAMES: u32 = 10_000;
+/// Hidden names that are tried: more than one only if another process starts at the very moment.
+const HIDDEN_NAMES: u32 = 100;
 /// Permissions of what is stored.
 const MODE: Mode = Mode::from_raw_mode(0o644);
 /// What a temporary name begins and ends with, where the file system has no files without a name.
@@ -576,10 +578,7 @@ impl Open {
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {}
             Err(e) => return Err(e),
         }
-        let name = format!("{}{}{}{}", TEMPORARY.0, random_hex(), random_hex(), TEMPORARY.1);
-        let file = rustix::fs::openat(&folder.dir, &name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC, MODE)?;
-        // held for as long as the file is open: it tells another start that somebody is at it
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        let (name, file) = folder.make_hidden(TEMPORARY.1)?;
         Ok(made(file, Some(name)))
     }
 
@@ -729,6 +728,22 @@ impl Folder {
         names.filter(|name| name != "." && name != "..").collect()
     }
 
+    /// Makes a file with a hidden name and locks it. The lock is held for as long as the file is open: it tells another process,
+    /// which cleans the folder at its start, that somebody is at it.
+    fn make_hidden(&self, ending: &str) -> Result<(String, OwnedFd), Errno> {
+        for _ in 0..HIDDEN_NAMES {
+            let name = format!("{}{}{}{ending}", TEMPORARY.0, random_hex(), random_hex());
+            let file = rustix::fs::openat(&self.dir, &name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC, MODE)?;
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // the other process may have been quicker: it removes this one, and the next is out of its sight
+                Err(Errno::WOULDBLOCK) => {}
+                Ok(()) if rustix::fs::fstat(&file)?.st_nlink == 0 => {}
+                other => return other.map(|()| (name, file)),
+            }
+        }
+        Err(Errno::BUSY)
+    }
+
     /// Removes what a killed process left: temporary files, and files that a journal names. What somebody holds a lock on is in use.
     fn clean(&self) {
         for name in self.entries().iter().filter(|name| name.starts_with(TEMPORARY.0)) {
@@ -805,10 +820,8 @@ impl Folder {
         for open in drafts.iter().filter_map(|draft| draft.open.as_ref()) {
             lines.push_str(&identity(&rustix::fs::fstat(&open.file)?));
         }
-        let name = format!("{}{}{}{JOURNAL}", TEMPORARY.0, random_hex(), random_hex());
-        let file = rustix::fs::openat(&self.dir, &name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC, MODE)?;
+        let (name, file) = self.make_hidden(JOURNAL)?;
         let journal = Journal { folder: self, name, file };
-        rustix::fs::flock(&journal.file, FlockOperation::NonBlockingLockExclusive)?;
         write_all(&journal.file, lines.as_bytes())?;
         rustix::fs::fsync(&journal.file)?;
         rustix::fs::fsync(&self.dir)?;
@@ -883,6 +896,16 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn folder(path: &Path) -> Folder {
+        Folder {
+            dir: rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap(),
+            quota_bytes: u64::MAX,
+            held_bytes: AtomicU64::new(0),
+            reserved_bytes: AtomicU64::new(0),
+            counting: Mutex::new(()),
+        }
+    }
+
     #[test]
     fn names_that_are_made_up() {
         for (kind, extension) in [
@@ -897,16 +920,33 @@ mod tests {
         }
     }
 
+    /// Another process may clean the folder at any moment: what was made is locked before it can be taken for left over, or made again.
+    #[test]
+    fn what_is_made_while_another_start_cleans_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = || folder(dir.path());
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    folder().clean();
+                }
+            });
+            for _ in 0..500 {
+                let (name, file) = folder().make_hidden(TEMPORARY.1).unwrap();
+                for _ in 0..3 {
+                    folder().clean();
+                    assert_eq!(rustix::fs::fstat(&file).unwrap().st_nlink, 1, "{name} is gone");
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+
     #[test]
     fn what_a_journal_names_is_taken_away_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = || Folder {
-            dir: rustix::fs::open(dir.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap(),
-            quota_bytes: u64::MAX,
-            held_bytes: AtomicU64::new(0),
-            reserved_bytes: AtomicU64::new(0),
-            counting: Mutex::new(()),
-        };
+        let folder = || folder(dir.path());
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         write("kept", "kept");
         write("half", "of a form");
