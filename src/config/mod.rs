@@ -41,6 +41,13 @@ pub struct File {
     #[arg(long, value_name = "PORT", default_value_t = 8080, env = "MILLPOND_PORT", help_heading = "Listening")]
     pub port: u16,
 
+    /// A Unix socket over which a new process, started with the same path, takes over from the running one
+    ///
+    /// The new one gets the listening sockets, serves, and the running one finishes what it has begun: no request fails. The
+    /// socket can be used by the owner of the process alone.
+    #[arg(long, value_name = "PATH", env = "MILLPOND_CONTROL", help_heading = "Listening")]
+    pub control: Option<PathBuf>,
+
     /// Worker threads; `auto` starts one per processor
     ///
     /// Each worker serves many connections at once, so the number does not bound them.

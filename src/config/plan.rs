@@ -19,6 +19,8 @@ pub struct Plan {
     pub root: PathBuf,
     /// The addresses to listen on, at least one.
     pub listen: Vec<SocketAddr>,
+    /// Where a new process asks this one for its listeners, if it may.
+    pub control: Option<PathBuf>,
     /// Worker threads.
     pub threads: usize,
     /// Accepted connections that may wait for a worker.
@@ -116,6 +118,7 @@ impl Plan {
             uploads: uploads(&file, &root, local)?,
             root,
             listen,
+            control: file.control,
             threads,
             queue: file.queue,
             connections: file.connections.unwrap_or((free / 2).clamp(1, limits::MAX_DEFAULT_CONNECTIONS)),

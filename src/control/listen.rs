@@ -1,9 +1,11 @@
-//! Listeners: bound to each address, with their options set before.
+//! Listeners: bound by us, by systemd, or by the process that ran before.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use listenfd::ListenFd;
+use rustix::net::sockopt::socket_acceptconn;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::Error;
 use crate::config::plan::Plan;
@@ -11,28 +13,59 @@ use crate::config::plan::Plan;
 /// Connections that the kernel may hold before they are accepted; it lowers this to its own bound (net.core.somaxconn).
 const BACKLOG: i32 = 4096;
 
-/// Binds a listener to each address, and has it listen or not.
-pub fn bind(plan: &Plan, listens: bool) -> Result<Vec<TcpListener>, Error> {
+/// The listeners that systemd has bound for us, if it has (socket activation); they stand in for those of the plan.
+///
+/// # Errors
+///
+/// What it has handed over is something else.
+pub fn activated() -> Result<Option<Vec<TcpListener>>, Error> {
+    let mut inherited = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for index in 0..inherited.len() {
+        let listener = inherited.take_tcp_listener(index).ok().flatten().filter(|socket| socket_acceptconn(socket) == Ok(true));
+        let Some(listener) = listener else {
+            let advice = "use ListenStream= with an address or a port, and Accept=no";
+            return Err(Error(format!("socket {index} of those handed over by systemd does not listen for TCP; {advice}")));
+        };
+        let prepared = SockRef::from(&listener).set_tcp_nodelay(true).and_then(|()| listener.set_nonblocking(true));
+        prepared.map_err(|e| Error(format!("a socket handed over by systemd can not be used: {e}")))?;
+        listeners.push(listener);
+    }
+    Ok((!listeners.is_empty()).then_some(listeners))
+}
+
+/// A listener for each address of the plan: one of those that were taken over, or a new one, which listens or not.
+///
+/// # Errors
+///
+/// An address that can not be listened on.
+pub fn bind(plan: &Plan, mut taken: Vec<TcpListener>, listens: bool) -> Result<Vec<TcpListener>, Error> {
     let mut port = None;
     let mut listeners = Vec::new();
     for address in &plan.listen {
         // one free port serves all addresses
         let address = SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
-        let listener = listen(address, listens).map_err(|e| {
-            let advice = match e.kind() {
-                io::ErrorKind::AddrInUse => {
-                    "another program listens there; stop it, or choose another port with --port (0 takes a free one)"
-                }
-                io::ErrorKind::PermissionDenied => "ports below 1024 need more rights; choose a higher one with --port",
-                io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose another one with --host",
-                _ => "choose another address with --host or --port",
-            };
-            Error(format!("can not listen on {address} ({e}): {advice}"))
-        })?;
+        let is_it = |listener: &TcpListener| {
+            listener.local_addr().is_ok_and(|bound| bound.ip() == address.ip() && [0, bound.port()].contains(&address.port()))
+        };
+        let listener = match taken.iter().position(is_it) {
+            Some(index) => taken.swap_remove(index),
+            None => listen(address, listens).map_err(|e| failed(address, &e))?,
+        };
         port = listener.local_addr().ok().map(|a| a.port());
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+fn failed(address: SocketAddr, e: &io::Error) -> Error {
+    let advice = match e.kind() {
+        io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another port with --port (0 takes a free one)",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need more rights; choose a higher one with --port",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose another one with --host",
+        _ => "choose another address with --host or --port",
+    };
+    Error(format!("can not listen on {address} ({e}): {advice}"))
 }
 
 fn listen(address: SocketAddr, listens: bool) -> io::Result<TcpListener> {

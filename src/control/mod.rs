@@ -2,21 +2,23 @@
 
 mod listen;
 mod sandbox;
+mod takeover;
 mod user;
 
 use std::io::{self, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::panic;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::fs::Access;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
@@ -30,6 +32,7 @@ use crate::net::{Shared, accept, worker};
 use crate::observe::log::{self, Log};
 use crate::observe::{Counters, finish_saying, say};
 use crate::site::Site;
+use takeover::{Control, Offer, Predecessor};
 
 /// How long to wait before a worker that could not be replaced is tried again.
 const REPLACE_AGAIN: Duration = Duration::from_millis(200);
@@ -53,7 +56,10 @@ pub fn raise_descriptors() -> usize {
 ///
 /// What would keep the server from starting.
 pub fn check(plan: &Plan) -> Result<(), Error> {
-    listen::bind(plan, false)?;
+    // what a running process would hand over can not be bound beside it
+    if !plan.control.as_deref().is_some_and(takeover::is_running) {
+        listen::bind(plan, Vec::new(), false)?;
+    }
     user::become_planned(plan)?;
     open_log(plan, false)?;
     match &plan.uploads {
@@ -67,6 +73,7 @@ pub fn check(plan: &Plan) -> Result<(), Error> {
 /// What happens while the server runs.
 enum Event {
     Signal(i32),
+    Relieved,
     WorkerEnded(usize),
     AcceptorEnded,
     AllEnded,
@@ -80,7 +87,7 @@ enum Event {
 pub fn run(plan: &Plan) -> Result<i32, Error> {
     let failed = |what: &'static str| move |e: io::Error| Error(format!("{what}: {e}"));
     // up to the sandbox no thread is started: what is given up here is given up by the whole process
-    let listeners = listen::bind(plan, true)?;
+    let Sockets { listeners, is_activated, control, predecessor } = sockets(plan)?;
     user::become_planned(plan)?;
     let blocking = Arc::new(Blocking::new(plan.limits.blocking_threads).map_err(failed("no blocking pool"))?);
     let (plan, uploads_off) = make_uploads(plan.clone())?;
@@ -88,11 +95,62 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
     let site = Site::open(plan, &blocking, Instant::now()).map_err(failed("can not open the folder"))?;
     let sink = open_log(plan, true)?;
     let holds = sandbox::enter(plan)?;
-    let log = match sink {
-        Some(sink) => Log::start(plan.threads, sink).map_err(failed("no thread for the log"))?,
-        None => Log::off(),
-    };
-    let shared = Arc::new(Shared {
+    let log = sink.map_or_else(|| Ok(Log::off()), |sink| Log::start(plan.threads, sink)).map_err(failed("no thread for the log"))?;
+    let shared = share(plan, site, blocking, log, is_activated);
+    tell_panics(&shared);
+    let (tell, events) = mpsc::channel();
+    watch_signals(&tell).map_err(failed("can not wait for signals"))?;
+    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+    let workers: Result<Vec<_>, _> = (0..plan.threads).map(|index| start_worker(index, &shared, &tell)).collect();
+    let mut workers = workers.map_err(failed("no thread for a worker"))?;
+    // from here on the one that ran before accepts nothing any more
+    predecessor.map_or(Ok(()), Predecessor::relieve)?;
+    let offer = control.map(|control| offer(control, &listeners, &tell)).transpose().map_err(failed("no thread for takeovers"))?;
+    let (stop, acceptor) = start_acceptor(listeners, &shared, &tell).map_err(failed("no thread for the acceptor"))?;
+    greet(plan, &addresses, &holds, uploads_off.as_deref());
+    if let Some(warning) = user::warning(plan) {
+        say(warning);
+    }
+    tell_manager(NotifyState::Ready);
+    let signal = serve(plan, &mut workers, &shared, &tell, &events);
+    offer.inspect(Offer::withdraw);
+    match signal {
+        Some(_) => tell_manager(NotifyState::Stopping),
+        None => {
+            say("another process has taken over: this one finishes what it has begun");
+            shared.is_succeeded.store(true, Ordering::Relaxed);
+            shared.is_relieved.store(true, Ordering::Relaxed);
+        }
+    }
+    // the acceptor is still there, so this is heard
+    let _ = stop.send(true);
+    let by_force = end(plan, acceptor, workers, &tell, &events);
+    farewell(&shared);
+    Ok(by_force.map_or(0, |signal| EXIT_BY_SIGNAL + signal))
+}
+
+/// The sockets that are there before anything else.
+struct Sockets {
+    listeners: Vec<TcpListener>,
+    /// Whether the listeners are those of the service manager, which keeps them when this process ends.
+    is_activated: bool,
+    control: Option<Control>,
+    predecessor: Option<Predecessor>,
+}
+
+/// Gets the listeners from systemd or from the process that runs, or binds them.
+fn sockets(plan: &Plan) -> Result<Sockets, Error> {
+    let asked = plan.control.as_deref().map(takeover::ask).transpose()?;
+    let (control, taken, predecessor) =
+        asked.map_or((None, Vec::new(), None), |asked| (Some(asked.control), asked.listeners, asked.predecessor));
+    let activated = listen::activated()?;
+    let is_activated = activated.is_some();
+    let listeners = activated.map_or_else(|| listen::bind(plan, taken, true), Ok)?;
+    Ok(Sockets { listeners, is_activated, control, predecessor })
+}
+
+fn share(plan: &Plan, site: Site, blocking: Arc<Blocking>, log: Log, is_activated: bool) -> Arc<Shared> {
+    Arc::new(Shared {
         site,
         queue: Queue::new(plan.queue, plan.threads, plan.connections),
         bounds: Arc::new(plan.limits.http()),
@@ -101,32 +159,41 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
         log,
         counters: Counters::new(plan.threads),
         blocking,
-    });
-    tell_panics(&shared);
-    let (tell, events) = mpsc::channel();
-    watch_signals(&tell).map_err(failed("can not wait for signals"))?;
-    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
-    let mut workers = Vec::new();
-    for index in 0..plan.threads {
-        workers.push(start_worker(index, &shared, &tell).map_err(failed("no thread for a worker"))?);
-    }
+        is_succeeded: AtomicBool::new(is_activated),
+        is_relieved: AtomicBool::new(false),
+    })
+}
+
+/// Starts the acceptor; it ends when it is told so through the sender.
+fn start_acceptor(
+    listeners: Vec<TcpListener>,
+    shared: &Arc<Shared>,
+    tell: &Sender<Event>,
+) -> io::Result<(watch::Sender<bool>, JoinHandle<()>)> {
     let (stop, stopped) = watch::channel(false);
-    let tell_of_acceptor = tell.clone();
-    let acceptor_ended = move || {
+    let tell = tell.clone();
+    let ended = move || {
         // at the very end nobody listens any more
-        let _ = tell_of_acceptor.send(Event::AcceptorEnded);
+        let _ = tell.send(Event::AcceptorEnded);
     };
-    let acceptor = accept::start(listeners, Arc::clone(&shared), stopped, acceptor_ended).map_err(failed("no thread for the acceptor"))?;
-    greet(plan, &addresses, &holds, uploads_off.as_deref());
-    if let Some(warning) = user::warning(plan) {
-        say(warning);
+    Ok((stop, accept::start(listeners, Arc::clone(shared), stopped, ended)?))
+}
+
+/// Offers the listeners to a new process.
+fn offer(control: Control, listeners: &[TcpListener], tell: &Sender<Event>) -> io::Result<Offer> {
+    let (offer, tell) = (Offer::new(listeners)?, tell.clone());
+    control.start(offer.clone(), move || {
+        // at the very end nobody listens any more
+        let _ = tell.send(Event::Relieved);
+    })?;
+    Ok(offer)
+}
+
+/// Tells systemd, if that is what started us and wants to know.
+fn tell_manager(state: NotifyState) {
+    if let Err(e) = sd_notify::notify(&[state]) {
+        say(&format!("the service manager can not be told of the state of this process: {e}"));
     }
-    let signal = serve(&mut workers, &shared, &tell, &events);
-    // the acceptor is still there, so this is heard
-    let _ = stop.send(true);
-    let by_force = end(plan, acceptor, workers, signal, &tell, &events);
-    farewell(&shared);
-    Ok(by_force.map_or(0, |signal| EXIT_BY_SIGNAL + signal))
 }
 
 /// Makes the folder of uploads. Where nobody asked for uploads and there can be none, there are none; then why not is returned.
@@ -170,6 +237,18 @@ fn open_log(plan: &Plan, create: bool) -> Result<Option<Box<dyn Write + Send>>, 
     }
 }
 
+/// Opens the log file anew, after a rotation has taken it away.
+fn reopen_log(plan: &Plan, log: &Log) {
+    match (&plan.access_log, open_log(plan, true)) {
+        (AccessLog::File(path), Ok(Some(sink))) => {
+            log.replace(sink);
+            say(&format!("the access log {path:?} was opened anew"));
+        }
+        (_, Err(Error(e))) => say(&format!("{e}; lines go on to where they went")),
+        _ => say("a hangup opens the access log anew, and there is no file for it"),
+    }
+}
+
 /// Whether a file can be made in this folder; an empty name is the current one.
 fn can_create_in(folder: Option<&Path>) -> bool {
     let Some(folder) = folder else { return false };
@@ -197,7 +276,7 @@ fn tell_panics(shared: &Arc<Shared>) {
 }
 
 fn watch_signals(tell: &Sender<Event>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     let tell = tell.clone();
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
@@ -209,12 +288,14 @@ fn watch_signals(tell: &Sender<Event>) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps the workers running until a signal comes; returns it.
-fn serve(workers: &mut [JoinHandle<()>], shared: &Arc<Shared>, tell: &Sender<Event>, events: &Receiver<Event>) -> i32 {
+/// Keeps the workers running until a signal comes, which is returned, or another process has taken over.
+fn serve(plan: &Plan, workers: &mut [JoinHandle<()>], shared: &Arc<Shared>, tell: &Sender<Event>, events: &Receiver<Event>) -> Option<i32> {
     let mut told = false;
     loop {
         match events.recv() {
-            Ok(Event::Signal(signal)) => return signal,
+            Ok(Event::Signal(SIGHUP)) => reopen_log(plan, &shared.log),
+            Ok(Event::Signal(signal)) => return Some(signal),
+            Ok(Event::Relieved) => return None,
             Ok(Event::WorkerEnded(index)) => match start_worker(index, shared, tell) {
                 Ok(handle) => {
                     workers[index] = handle;
@@ -233,21 +314,14 @@ fn serve(workers: &mut [JoinHandle<()>], shared: &Arc<Shared>, tell: &Sender<Eve
             },
             Ok(Event::AcceptorEnded | Event::AllEnded) | Err(_) => {
                 say("the acceptor ended: this server stops");
-                return SIGTERM;
+                return Some(SIGTERM);
             }
         }
     }
 }
 
 /// Waits until all that is in flight has ended, or the grace is over, or a second signal comes; that one is returned.
-fn end(
-    plan: &Plan,
-    acceptor: JoinHandle<()>,
-    workers: Vec<JoinHandle<()>>,
-    signal: i32,
-    tell: &Sender<Event>,
-    events: &Receiver<Event>,
-) -> Option<i32> {
+fn end(plan: &Plan, acceptor: JoinHandle<()>, workers: Vec<JoinHandle<()>>, tell: &Sender<Event>, events: &Receiver<Event>) -> Option<i32> {
     let deadline = Instant::now() + plan.shutdown_grace;
     let tell = tell.clone();
     let waiter = thread::Builder::new().name("ending".into()).spawn(move || {
@@ -258,12 +332,12 @@ fn end(
         let _ = tell.send(Event::AllEnded);
     });
     if waiter.is_err() {
-        return Some(signal);
+        return Some(SIGTERM);
     }
     loop {
         match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(Event::Signal(second)) => return Some(second),
-            Ok(Event::WorkerEnded(_) | Event::AcceptorEnded) => {}
+            Ok(Event::Signal(signal)) if signal != SIGHUP => return Some(signal),
+            Ok(Event::Signal(_) | Event::Relieved | Event::WorkerEnded(_) | Event::AcceptorEnded) => {}
             Ok(Event::AllEnded) => return None,
             Err(_) => {
                 say("the grace is over: what is still in flight is cut off");

@@ -45,16 +45,11 @@ pub fn enter(plan: &Plan) -> Result<String, Error> {
 }
 
 fn restrict(plan: &Plan) -> Result<RestrictionStatus, RulesetError> {
-    let mut scope = BitFlags::from_flag(Scope::Signal);
-    // a service manager that listens on an abstract socket is still to be told of the end
-    if !std::env::var_os("NOTIFY_SOCKET").is_some_and(|socket| socket.as_encoded_bytes().starts_with(b"@")) {
-        scope |= Scope::AbstractUnixSocket;
-    }
     let mut rules = Ruleset::default()
         .handle_access(AccessFs::from_all(FULL))?
         // no port has a rule: none can be bound or connected to any more
         .handle_access(AccessNet::from_all(FULL))?
-        .scope(scope)?
+        .scope(Scope::from_all(FULL))?
         .create()?;
     rules = allow(rules, &plan.root, AccessFs::ReadFile | AccessFs::ReadDir)?;
     if let Some(uploads) = &plan.uploads {
@@ -91,8 +86,8 @@ fn log_folders(path: &Path) -> Vec<PathBuf> {
 fn describe(landlock: LandlockStatus, is_enforced: bool) -> String {
     let has = match landlock {
         LandlockStatus::Available { effective_abi, .. } if is_enforced => effective_abi,
-        LandlockStatus::NotEnabled => return "none (Landlock is not enabled on this kernel)".into(),
-        _ => return "none (this kernel has no Landlock)".into(),
+        LandlockStatus::NotEnabled => return "none (Landlock is not enabled here)".into(),
+        _ => return "none (there is no Landlock here)".into(),
     };
     let parts =
         |held: bool| PARTS.iter().filter(|(needs, _)| (*needs <= has) == held).map(|(_, part)| *part).collect::<Vec<_>>().join(", ");
@@ -114,9 +109,9 @@ mod tests {
             (on(ABI::V4), true, "files, connections, but not devices, signals (Landlock 4; version 6 has all)"),
             (on(ABI::V6), true, "files, connections, devices, signals (Landlock 6)"),
             (on(ABI::V9), true, "files, connections, devices, signals (Landlock 9)"),
-            (on(ABI::V6), false, "none (this kernel has no Landlock)"),
-            (LandlockStatus::NotEnabled, false, "none (Landlock is not enabled on this kernel)"),
-            (LandlockStatus::NotImplemented, false, "none (this kernel has no Landlock)"),
+            (on(ABI::V6), false, "none (there is no Landlock here)"),
+            (LandlockStatus::NotEnabled, false, "none (Landlock is not enabled here)"),
+            (LandlockStatus::NotImplemented, false, "none (there is no Landlock here)"),
         ];
         for (landlock, is_enforced, told) in rows {
             assert_eq!(describe(landlock, is_enforced), told, "{landlock:?}");

@@ -96,6 +96,9 @@ impl Acceptor {
             }
         }
         self.shared.queue.drain();
+        if self.shared.is_succeeded.load(Ordering::Relaxed) {
+            return;
+        }
         // what the kernel has accepted before is served, and nothing is shed any more
         loop {
             while let Some(waited) = self.shared.queue.full_for() {

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,8 @@ use crate::observe::{End, Record};
 
 /// Requests that a connection may have answered before the others on the worker have their turn.
 const TURN_REQUESTS: u32 = 64;
-/// How long a request that has begun to come may take to arrive once the server stops.
+/// How long a request that has begun to come may take to arrive once the server stops, and how long a connection may still rest when
+/// another process has taken over.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 /// A response up to this size has left this machine, or fits into one round trip, when the kernel has taken it.
 const SMALL_BYTES: u64 = 14 << 10;
@@ -165,7 +167,7 @@ impl Driver<'_> {
         let deadline = self.conn.deadline();
         let may_drain = self.conn.is_idle();
         self.put_away();
-        let Driver { link, input, .. } = &mut *self;
+        let Driver { link, shared, input, .. } = &mut *self;
         let waited = poll_fn(|cx| match input.poll_fill(&mut link.io, cx) {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(Waited::Eof)),
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(Waited::Bytes)),
@@ -173,7 +175,9 @@ impl Driver<'_> {
             Poll::Pending => {
                 link.wait_with(cx);
                 let until = link.draining_since().map(|since| since + DRAIN_PATIENCE);
-                if until.is_some() && may_drain || until.is_some_and(|until| until < deadline && link.alarm.poll(cx, until)) {
+                // a client may be about to use a connection that rests: with nobody waiting for the end it has a moment to do so
+                let is_over = may_drain && !shared.is_relieved.load(Ordering::Relaxed);
+                if until.is_some() && is_over || until.is_some_and(|until| until < deadline && link.alarm.poll(cx, until)) {
                     Poll::Ready(Ok(Waited::Drained))
                 } else if link.alarm.poll(cx, deadline) {
                     Poll::Ready(Ok(Waited::Lapsed))

@@ -13,6 +13,7 @@ mod write;
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::limits::Limits;
@@ -42,6 +43,10 @@ pub struct Shared {
     pub counters: Counters,
     /// The blocking pool.
     pub blocking: Arc<Blocking>,
+    /// Whether the listeners outlive this process: then what waits with the kernel is left to the next one.
+    pub is_succeeded: AtomicBool,
+    /// Whether the next one serves already: then there is no hurry to end.
+    pub is_relieved: AtomicBool,
 }
 
 /// An accepted connection: the queue's only item.

@@ -4,6 +4,7 @@
 //! something was put into them. When it is held up by a full pipe or disk the lanes fill, and what does not fit is dropped and
 //! counted: a log never holds up a worker.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
@@ -37,6 +38,17 @@ struct Lanes {
     /// Lines that the writer has taken and not written yet.
     held: AtomicU64,
     ending: AtomicBool,
+    /// What is to be written to from now on, if that changes.
+    next: Mutex<Option<Sink>>,
+}
+
+/// Where lines are written to.
+struct Sink(Box<dyn Write + Send>);
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Sink")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +73,7 @@ impl Log {
                 dropped: AtomicU64::new(0),
                 held: AtomicU64::new(0),
                 ending: AtomicBool::new(false),
+                next: Mutex::new(None),
             }),
             writer: None,
         }
@@ -77,6 +90,7 @@ impl Log {
             dropped: AtomicU64::new(0),
             held: AtomicU64::new(0),
             ending: AtomicBool::new(false),
+            next: Mutex::new(None),
         });
         let (tell, done) = mpsc::channel();
         let for_thread = Arc::clone(&lanes);
@@ -109,6 +123,14 @@ impl Log {
         }
     }
 
+    /// Has lines written to another sink from now on; what was taken before may still go to the one before it.
+    pub fn replace(&self, sink: Box<dyn Write + Send>) {
+        if let Some(writer) = &self.writer {
+            *self.lanes.next() = Some(Sink(sink));
+            writer.thread.unpark();
+        }
+    }
+
     /// Writes what is left, as long as that does not take too long; returns how many lines were dropped since the start.
     pub fn finish(&self) -> u64 {
         if let Some(writer) = &self.writer {
@@ -131,6 +153,10 @@ impl Lanes {
         self.lanes[worker].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn next(&self) -> MutexGuard<'_, Option<Sink>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn drop_lines(&self, lines: &[u8]) {
         self.dropped.fetch_add(count(lines), Ordering::Relaxed);
     }
@@ -141,6 +167,9 @@ impl Lanes {
         let mut is_torn = false;
         loop {
             let ending = self.ending.load(Ordering::Acquire);
+            if let Some(Sink(next)) = self.next().take() {
+                (sink, is_torn) = (next, false);
+            }
             let mut idle = true;
             for index in 0..self.lanes.len() {
                 std::mem::swap(&mut self.lane(index).lines, &mut lines);

@@ -259,6 +259,7 @@ fn help_and_version() {
         ("--immutable", "on"),
         ("--sandbox", "on"),
         ("--user", ""),
+        ("--control", ""),
     ];
     for (flag, default) in flags {
         let at = long

@@ -4,9 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Once};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -188,6 +190,7 @@ pub struct Builder {
     wrapper: Vec<String>,
     folder: Option<PathBuf>,
     out: Out,
+    input: Option<OwnedFd>,
     defaults: bool,
     addresses: usize,
 }
@@ -202,6 +205,7 @@ impl Builder {
             wrapper: Vec::new(),
             folder: None,
             out: Out::Collect,
+            input: None,
             defaults: true,
             addresses: 1,
         }
@@ -252,6 +256,12 @@ impl Builder {
         self
     }
 
+    /// What the program has as its standard input; otherwise it is empty.
+    pub fn input(mut self, input: OwnedFd) -> Builder {
+        self.input = Some(input);
+        self
+    }
+
     /// How many address lines the start-up block has.
     pub fn addresses(mut self, addresses: usize) -> Builder {
         self.addresses = addresses;
@@ -288,7 +298,8 @@ impl Builder {
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let input = self.input.as_ref().map_or_else(Stdio::null, |input| input.try_clone().unwrap().into());
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
@@ -565,6 +576,15 @@ fn the_closing_line_is_read_as_it_is_written() {
     let closing = Closing { connections: 1000, by_worker: vec![250, 251, 249, 250], requests: 3000, shed: 2, panics: 0, dropped: 7 };
     assert_eq!(Closing::parse(line), Some(closing));
     assert_eq!(Closing::parse("millpond: stopped: 1000 connections"), None);
+}
+
+/// Sets a flag when a test is through with something, also by failing: threads that go by it come to their end.
+pub struct SetAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Waits until something that sends no event has become true.

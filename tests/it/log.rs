@@ -334,3 +334,53 @@ fn a_full_disk_ends_nothing() {
     let closing = server.stop().assert_clean();
     assert_eq!(closing.dropped, 50);
 }
+
+/// A rotation: the file is renamed, and a hangup has a new one opened; between them the two hold every line once.
+#[test]
+fn a_hangup_opens_the_file_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (log, old) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
+    let server = Builder::new(&["--access-log", log.to_str().unwrap()]).start();
+    let total = |path: &std::path::Path| fs::read_to_string(path).unwrap_or_default().lines().filter(|line| parse(line).is_some()).count();
+    let mut client = server.connect();
+    for _ in 0..100 {
+        assert_eq!(client.get("/hello.txt").text(), HELLO);
+    }
+    until("the first lines are written", || total(&log) == 100);
+    fs::rename(&log, &old).unwrap();
+    for _ in 0..100 {
+        assert_eq!(client.get("/hello.txt").text(), HELLO);
+    }
+    // what is gathered already may go to either
+    server.signal(rustix::process::Signal::HUP);
+    server.wait_for_line("was opened anew");
+    for _ in 0..100 {
+        assert_eq!(client.get("/hello.txt").text(), HELLO);
+    }
+    until("all lines are written", || total(&log) + total(&old) == 300);
+    assert!(total(&old) >= 100 && total(&log) >= 100, "{} and {}", total(&old), total(&log));
+    server.stop().assert_clean();
+}
+
+#[test]
+fn a_hangup_without_a_file_is_told_and_ends_nothing() {
+    for log in ["off", "-"] {
+        let server = Server::start(&["--access-log", log]);
+        server.signal(rustix::process::Signal::HUP);
+        server.wait_for_line("there is no file for it");
+        server.assert_well(log);
+        server.stop().assert_clean();
+    }
+    // the folder is gone: what is open stays open
+    let folder = tempfile::tempdir().unwrap();
+    let inner = folder.path().join("logs");
+    fs::create_dir(&inner).unwrap();
+    let server = Builder::new(&["--access-log", inner.join("access.log").to_str().unwrap()]).start();
+    let moved = folder.path().join("moved");
+    fs::rename(&inner, &moved).unwrap();
+    server.signal(rustix::process::Signal::HUP);
+    server.wait_for_line("lines go on to where they went");
+    server.assert_well("a hangup that failed");
+    until("the line is written", || fs::read_to_string(moved.join("access.log")).is_ok_and(|text| text.lines().count() == 1));
+    server.stop().assert_clean();
+}

@@ -12,6 +12,7 @@ mod client;
 mod harness;
 mod http_date;
 
+mod activation;
 mod archive;
 mod bodies;
 mod bounds;
@@ -37,6 +38,7 @@ mod sandbox;
 mod shutdown;
 mod symlinks;
 mod system_calls;
+mod takeover;
 mod uploads;
 mod user;
 mod walls;

@@ -126,8 +126,8 @@ fn a_kernel_that_has_less_is_told_of_and_refused_where_all_is_required() {
         return;
     }
     let kernels = [
-        ("inject=landlock_create_ruleset:error=ENOSYS", "none (this kernel has no Landlock)"),
-        ("inject=landlock_create_ruleset:error=EOPNOTSUPP", "none (Landlock is not enabled on this kernel)"),
+        ("inject=landlock_create_ruleset:error=ENOSYS", "none (there is no Landlock here)"),
+        ("inject=landlock_create_ruleset:error=EOPNOTSUPP", "none (Landlock is not enabled here)"),
         ("inject=landlock_create_ruleset:retval=3:when=1", "files, but not connections, devices, signals (Landlock 3;"),
     ];
     for (inject, says) in kernels {

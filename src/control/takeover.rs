@@ -1,0 +1,221 @@
+//! Takeover: a new process gets the listening sockets of the running one, over a Unix socket at a path that both are told.
+//!
+//! The new one says hello and is sent the sockets, that Unix socket among them. When it is ready to serve it says so; from then on
+//! the running one accepts nothing, says so in turn, and drains. If the new one ends before that, nothing has changed. The sockets
+//! are open all the time, so no client notices.
+//!
+//! Only the user of the running process, or root, is listened to.
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::Mode;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg, sockopt,
+};
+use rustix::process::{geteuid, umask};
+
+use crate::config::Error;
+use crate::observe::say;
+
+/// What the new process says first; another version says something else.
+const HELLO: &[u8] = b"millpond takeover 1\n";
+/// What comes along with the sockets.
+const SOCKETS: &[u8] = b"sockets\n";
+/// What the new process says when it could serve.
+const READY: &[u8] = b"ready\n";
+/// What the running one says when it accepts nothing any more.
+const YOURS: &[u8] = b"yours\n";
+/// Sockets that the kernel passes in one message (SCM_MAX_FD).
+const MAX_SOCKETS: usize = 253;
+/// How long one side waits for a word of the other.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the running process waits for the new one to open all that it serves.
+const OPENING: Duration = Duration::from_secs(60);
+
+/// The socket at the control path, ours.
+pub struct Control(UnixListener);
+
+/// The process that ran before, while it waits for us.
+pub struct Predecessor(UnixStream);
+
+/// What came of asking at the control path.
+pub struct Asked {
+    /// The socket at the path.
+    pub control: Control,
+    /// The listeners of the running process; none if there is no such process.
+    pub listeners: Vec<TcpListener>,
+    /// The running process, to be relieved.
+    pub predecessor: Option<Predecessor>,
+}
+
+/// Asks the process that listens at the path for its sockets; if there is none, listens there.
+///
+/// # Errors
+///
+/// Something else is at the path, it is not ours to use, or the running process did not give its sockets away.
+pub fn ask(path: &Path) -> Result<Asked, Error> {
+    let failed = |what: &str, e: io::Error| Error(format!("{what} {path:?} ({e}); choose another path with --control"));
+    match UnixStream::connect(path) {
+        Ok(stream) => receive(stream).map_err(|e| failed("the process that is running does not hand over its sockets at", e)),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+            let control = listen(path).map_err(|e| failed("can not listen at", e))?;
+            Ok(Asked { control, listeners: Vec::new(), predecessor: None })
+        }
+        Err(e) => Err(failed("can not connect to", e)),
+    }
+}
+
+/// Whether a process listens at the path.
+pub fn is_running(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
+}
+
+/// Listens at the path, for the owner alone. What a process that has ended left there is removed.
+fn listen(path: &Path) -> io::Result<Control> {
+    match std::fs::symlink_metadata(path) {
+        Ok(left) if left.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => return Err(io::Error::new(ErrorKind::AlreadyExists, "something else is there")),
+        Err(_) => {}
+    }
+    // there is no other thread that could make a file meanwhile
+    let before = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+    let listener = UnixListener::bind(path);
+    umask(before);
+    listener.map(Control)
+}
+
+fn receive(mut stream: UnixStream) -> io::Result<Asked> {
+    check_peer(&stream)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(HELLO)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
+    let mut along = RecvAncillaryBuffer::new(&mut space);
+    let mut word = [0; SOCKETS.len()];
+    let got = recvmsg(&stream, &mut [IoSliceMut::new(&mut word)], &mut along, RecvFlags::CMSG_CLOEXEC)?;
+    if &word[..got.bytes] != SOCKETS {
+        return Err(io::Error::new(ErrorKind::InvalidData, "it does not know this kind of takeover"));
+    }
+    let rights = along.drain().filter_map(|message| if let RecvAncillaryMessage::ScmRights(all) = message { Some(all) } else { None });
+    let mut sockets = rights.flatten();
+    let control = sockets.next().ok_or(ErrorKind::InvalidData)?;
+    let listeners: Vec<TcpListener> = sockets.map(TcpListener::from).collect();
+    Ok(Asked { control: Control(control.into()), listeners, predecessor: Some(Predecessor(stream)) })
+}
+
+/// Whether the other side is our user or root.
+fn check_peer(stream: &UnixStream) -> io::Result<()> {
+    let peer = sockopt::socket_peercred(stream)?.uid;
+    if peer.is_root() || peer == geteuid() {
+        return Ok(());
+    }
+    Err(io::Error::new(ErrorKind::PermissionDenied, format!("the other side is user number {}", peer.as_raw())))
+}
+
+impl Predecessor {
+    /// Tells the running process that we can serve; it accepts nothing any more when this returns.
+    ///
+    /// # Errors
+    ///
+    /// It has ended, or does not wait any longer.
+    pub fn relieve(mut self) -> Result<(), Error> {
+        self.0
+            .write_all(READY)
+            .and_then(|()| expect(&mut self.0, YOURS))
+            .map_err(|e| Error(format!("the running process has ended, or did not wait for this one ({e}); start it again")))
+    }
+}
+
+/// Reads a word and nothing else.
+fn expect(stream: &mut UnixStream, word: &[u8]) -> io::Result<()> {
+    let mut got = vec![0; word.len()];
+    stream.read_exact(&mut got)?;
+    if got == word { Ok(()) } else { Err(io::Error::new(ErrorKind::InvalidData, "it said something else")) }
+}
+
+/// The listeners that are on offer to a new process, until they are withdrawn.
+#[derive(Clone)]
+pub struct Offer(Arc<Mutex<Vec<OwnedFd>>>);
+
+impl Offer {
+    /// Offers these.
+    ///
+    /// # Errors
+    ///
+    /// No descriptors for that are left.
+    pub fn new(listeners: &[TcpListener]) -> io::Result<Offer> {
+        let all: io::Result<Vec<OwnedFd>> = listeners.iter().map(|listener| listener.as_fd().try_clone_to_owned()).collect();
+        Ok(Offer(Arc::new(Mutex::new(all?))))
+    }
+
+    /// Offers nothing any more, and closes them.
+    pub fn withdraw(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn send(&self, control: &UnixListener, to: &UnixStream) -> io::Result<()> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.is_empty() {
+            return Err(io::Error::new(ErrorKind::NotFound, "this process stops"));
+        }
+        let sockets: Vec<BorrowedFd> = std::iter::once(control.as_fd()).chain(all.iter().map(AsFd::as_fd)).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
+        let mut along = SendAncillaryBuffer::new(&mut space);
+        if !along.push(SendAncillaryMessage::ScmRights(&sockets)) {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "too many listeners"));
+        }
+        sendmsg(to, &[IoSlice::new(SOCKETS)], &mut along, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+}
+
+impl Control {
+    /// Waits, on a thread of its own, for a new process and hands the listeners over to it. `relieved` is called when that one
+    /// serves.
+    ///
+    /// # Errors
+    ///
+    /// No thread could be started.
+    pub fn start(self, offer: Offer, relieved: impl Fn() + Send + 'static) -> io::Result<()> {
+        thread::Builder::new().name("control".into()).spawn(move || {
+            for stream in self.0.incoming() {
+                match stream.and_then(|stream| self.hand_over(stream, &offer, &relieved)) {
+                    Ok(true) => return,
+                    // somebody only looked whether we are here
+                    Ok(false) => {}
+                    Err(e) => {
+                        say(&format!("a takeover did not come about ({e}): this process goes on"));
+                        // an accept that fails at once, as without descriptors, is not tried at once
+                        thread::sleep(Duration::from_millis(50));
+                    }
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Says whether the sockets are the other's now.
+    fn hand_over(&self, mut stream: UnixStream, offer: &Offer, relieved: &impl Fn()) -> io::Result<bool> {
+        check_peer(&stream)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        match expect(&mut stream, HELLO) {
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(false),
+            other => other?,
+        }
+        offer.send(&self.0, &stream)?;
+        stream.set_read_timeout(Some(OPENING))?;
+        expect(&mut stream, READY)?;
+        stream.write_all(YOURS)?;
+        relieved();
+        Ok(true)
+    }
+}
