@@ -52,7 +52,7 @@ pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Parse
 
 /// The command: what `Cli` says, with the finer flags left to the long help.
 fn command() -> Command {
-    const FINE: [&str; 3] = ["Deadlines", "Bounds", "Files"];
+    const FINE: [&str; 4] = ["Clients", "Deadlines", "Bounds", "Files"];
     Cli::command().mut_args(|arg| {
         let is_fine = arg.get_help_heading().is_some_and(|heading| FINE.contains(&heading));
         arg.hide_env(true).hide_short_help(is_fine)

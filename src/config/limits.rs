@@ -17,6 +17,9 @@ pub const QUEUE_PATIENCE: Duration = Duration::from_millis(20);
 /// Connections that were told 503 and are read until the client has ended them: beyond, new ones stay with the kernel.
 pub const MAX_LINGERING: usize = 4096;
 
+/// Clients whose rate of requests is remembered: enough for a busy site, and a few megabytes.
+pub const RATED_CLIENTS: usize = 65_536;
+
 /// The bounds and deadlines that have a flag.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Limits {

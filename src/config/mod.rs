@@ -8,8 +8,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use limits::Limits;
-use units::{AccessLog, Account, Identity, Sandbox, Switch, Threads, UploadsTo};
+use units::{AccessLog, Account, Identity, Rate, Sandbox, Switch, Threads, UploadsTo};
 
 /// The folder that is served when none is named.
 pub const DEFAULT_ROOT: &str = "resources";
@@ -64,6 +65,31 @@ pub struct File {
     /// Connections served at once [default: half of the file descriptors, at most 16384]
     #[arg(long, value_name = "N", value_parser = units::count, env = "MILLPOND_CONNECTIONS", help_heading = "Pool and queue")]
     pub connections: Option<usize>,
+
+    /// Connections that one client may have at once; further ones get 429 [default: as many as there are]
+    ///
+    /// A client is an IPv4 address or a /64 of IPv6.
+    #[arg(long, value_name = "N", value_parser = units::count, env = "MILLPOND_CONNECTIONS_PER_IP", help_heading = "Clients")]
+    pub connections_per_ip: Option<usize>,
+
+    /// Requests that one client may make in a second, and at once after a while without any; further ones get 429
+    ///
+    /// 100/s allows 100 at once too; 100/s:200 allows 200. A client is an IPv4 address or a /64 of IPv6.
+    #[arg(long, value_name = "N/s[:BURST]", env = "MILLPOND_RATE_LIMIT", help_heading = "Clients")]
+    pub rate_limit: Option<Rate>,
+
+    /// A proxy in front of this server, by address or network; may be given several times
+    ///
+    /// It is believed for which client it speaks (X-Forwarded-For or Forwarded): that one is limited, and logged.
+    #[arg(
+        long,
+        value_name = "CIDR",
+        value_parser = units::network,
+        value_delimiter = ',',
+        env = "MILLPOND_TRUSTED_PROXY",
+        help_heading = "Clients"
+    )]
+    pub trusted_proxy: Vec<IpNet>,
 
     /// Where requests are logged: `-` for standard output, a file, or `off`
     ///

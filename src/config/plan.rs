@@ -6,10 +6,11 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use nix::unistd::{Group, User};
 
 use super::limits::{self, Limits};
-use super::units::{AccessLog, Account, Identity, Sandbox, Threads, UploadsTo};
+use super::units::{AccessLog, Account, Identity, Rate, Sandbox, Threads, UploadsTo};
 use super::{DEFAULT_ROOT, DEFAULT_UPLOADS, Error, File};
 
 /// All that the server needs to know to start.
@@ -45,6 +46,8 @@ pub struct Plan {
     pub lingering: usize,
     /// Open files that the cache may hold.
     pub cached_descriptors: usize,
+    /// The limits for each client.
+    pub clients: Clients,
     /// What uploads there may be, if any.
     pub uploads: Option<Uploads>,
     /// How far the kernel has to confine the process.
@@ -53,6 +56,17 @@ pub struct Plan {
     pub user: Option<RunAs>,
     /// The bounds and deadlines.
     pub limits: Limits,
+}
+
+/// The limits for each client.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    /// Connections at once.
+    pub connections: Option<usize>,
+    /// Requests.
+    pub rate: Option<Rate>,
+    /// Proxies that are believed for which client they speak.
+    pub trusted: Vec<IpNet>,
 }
 
 /// A user to become.
@@ -132,6 +146,7 @@ impl Plan {
             // half of the descriptors are connections, a quarter files; this leaves an eighth
             lingering: (free / 8).clamp(1, limits::MAX_LINGERING),
             cached_descriptors: (free / 4).max(1),
+            clients: Clients { connections: file.connections_per_ip, rate: file.rate_limit, trusted: file.trusted_proxy },
             sandbox: file.sandbox,
             user: file.user.as_ref().map(run_as).transpose()?,
             limits: file.limits,

@@ -1,8 +1,12 @@
 //! How values are written: sizes (`64KiB`), times (`10s`), and the few words that flags take.
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 /// Reads a time: `500ms`, `10s`, `2m`, `1h`. At least a millisecond, at most a year.
 ///
@@ -164,6 +168,38 @@ impl FromStr for Account {
     }
 }
 
+/// Requests that a client may make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// In a second, over time.
+    pub per_s: NonZeroU32,
+    /// At once, after a while without any.
+    pub burst: NonZeroU32,
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Rate, String> {
+        const FORM: &str = "a rate is written as 100/s, or as 100/s:200 with a burst of 200; each from 1 to 1000000";
+        let (per_s, burst) = text.split_once(':').map_or((text, None), |(per_s, burst)| (per_s, Some(burst)));
+        let number = |text: &str| text.parse::<NonZeroU32>().ok().filter(|n| n.get() <= 1_000_000);
+        let per_s = per_s.strip_suffix("/s").and_then(number).ok_or(FORM)?;
+        let burst = burst.map_or(Some(per_s), number).ok_or(FORM)?;
+        Ok(Rate { per_s, burst })
+    }
+}
+
+/// Reads a network: `10.0.0.0/8`, `fd00::/8`, or a single address.
+///
+/// # Errors
+///
+/// What is expected instead.
+pub fn network(text: &str) -> Result<IpNet, String> {
+    let single = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(|_| single()).map_err(|_| "expected a network such as 10.0.0.0/8, or an address".into())
+}
+
 /// How far the kernel has to confine the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sandbox {
@@ -231,6 +267,23 @@ impl FromStr for Switch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_and_networks() {
+        for (text, expected) in [("100/s", Some((100, 100))), ("1/s:5", Some((1, 5))), ("1000000/s:1", Some((1_000_000, 1)))] {
+            assert_eq!(text.parse::<Rate>().ok().map(|rate| (rate.per_s.get(), rate.burst.get())), expected, "{text}");
+        }
+        for text in ["", "100", "0/s", "1/s:0", "1/s:", "/s", "1/m", "1000001/s", "1/s:1000001", "-1/s", "1.5/s", "1/s:2:3"] {
+            assert!(text.parse::<Rate>().is_err(), "{text:?}");
+        }
+        for (text, expected) in [("10.0.0.0/8", "10.0.0.0/8"), ("127.0.0.1", "127.0.0.1/32"), ("fd00::/8", "fd00::/8"), ("::1", "::1/128")]
+        {
+            assert_eq!(network(text).unwrap().to_string(), expected);
+        }
+        for text in ["", "10.0.0.0/33", "10.0.0/8", "localhost", "10.0.0.0/"] {
+            assert!(network(text).is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn sizes_and_times() {

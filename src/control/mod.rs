@@ -27,6 +27,7 @@ use crate::config::plan::{Plan, Uploads};
 use crate::config::units::AccessLog;
 use crate::files::blocking::Blocking;
 use crate::files::upload;
+use crate::net::clients::Clients;
 use crate::net::queue::Queue;
 use crate::net::{Shared, accept, worker};
 use crate::observe::log::{self, Log};
@@ -156,6 +157,7 @@ fn share(plan: &Plan, site: Site, blocking: Arc<Blocking>, log: Log, is_activate
         bounds: Arc::new(plan.limits.http()),
         limits: plan.limits.clone(),
         lingering: plan.lingering,
+        clients: Arc::new(Clients::new(&plan.clients)),
         log,
         counters: Counters::new(plan.threads),
         blocking,

@@ -11,6 +11,7 @@ pub mod date;
 pub mod digest;
 pub mod disposition;
 pub mod fields;
+pub mod forwarded;
 pub mod h1;
 pub mod mime;
 pub mod origin;

@@ -1,6 +1,7 @@
 //! The one error that becomes a response: every 4xx and 5xx that the server makes itself.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::accept;
 use super::fields::Fields;
@@ -48,6 +49,14 @@ impl Refuse {
     pub const fn busy(detail: &'static str) -> Refuse {
         let field = Some((header::RETRY_AFTER, Cow::Borrowed("1")));
         Refuse { status: StatusCode::SERVICE_UNAVAILABLE, detail: Cow::Borrowed(detail), close: false, field }
+    }
+
+    /// 429, to be tried again after this time.
+    pub fn too_many(wait: Duration) -> Refuse {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let detail = Cow::Borrowed("There are too many requests from your address. Try again in a moment.");
+        let field = Some((header::RETRY_AFTER, Cow::Owned(seconds.max(1).to_string())));
+        Refuse { status: StatusCode::TOO_MANY_REQUESTS, detail, close: false, field }
     }
 
     /// 404.

@@ -18,6 +18,7 @@ use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::clients::{self, Place};
 use super::conn::{self, Io};
 use super::queue::FAIR;
 use super::worker::Watch;
@@ -171,10 +172,12 @@ impl Acceptor {
 
     fn accept(&self) -> Result<Accepted, Errno> {
         let socket: OwnedFd = rustix::net::accept_with(self.listener.get_ref(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-        Ok(Accepted { socket: socket.into(), at: Instant::now() })
+        Ok(Accepted { socket: socket.into(), at: Instant::now(), place: Place::default() })
     }
 
-    fn put(&self, accepted: Accepted) {
+    fn put(&self, mut accepted: Accepted) {
+        let Some(place) = self.shared.clients.enter(&accepted.socket) else { return clients::turn_away(&accepted.socket) };
+        accepted.place = place;
         if let Err(accepted) = self.shared.queue.put(accepted) {
             self.shed(accepted);
         }

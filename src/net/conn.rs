@@ -17,6 +17,7 @@ use tokio::io::Interest;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::Sleep;
 
+use super::clients::Place;
 use super::worker::Worker;
 use super::{Accepted, Shared, h1, spare};
 use crate::observe::End;
@@ -179,13 +180,14 @@ pub struct Link {
     pub(super) peer: IpAddr,
     place: Option<usize>,
     ended: Option<End>,
+    /// Counts it for its client.
+    _place: Place,
 }
 
 impl Link {
     /// Takes a connection on. From here on the worker's count of connections is this value's to lower.
     pub fn new(accepted: Accepted, shared: Arc<Shared>, worker: Arc<Worker>) -> Link {
-        // only the log asks for it
-        let peer = if shared.log.is_on() { accepted.peer() } else { std::net::Ipv4Addr::UNSPECIFIED.into() };
+        let peer = if shared.log.is_on() || shared.clients.needs_peer() { accepted.peer() } else { std::net::Ipv4Addr::UNSPECIFIED.into() };
         Link {
             io: Io::new(accepted.socket),
             alarm: Alarm::default(),
@@ -195,6 +197,7 @@ impl Link {
             peer,
             place: None,
             ended: None,
+            _place: accepted.place,
         }
     }
 

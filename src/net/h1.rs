@@ -205,7 +205,10 @@ impl Driver<'_> {
             {
                 return served;
             }
-            shared.site.serve(request, &inbound, now.at)
+            match shared.clients.admit(link.peer, request) {
+                Ok(()) => shared.site.serve(request, &inbound, now.at),
+                Err(refuse) => Served::Ready(refuse.into_response(request)),
+            }
         };
         let response = match guarded(serve) {
             Some(Served::Ready(response)) => response,
@@ -317,7 +320,7 @@ impl Driver<'_> {
         for answered in self.told.drain(..) {
             let (from, to) = answered.body;
             let record = Record {
-                peer: self.link.peer,
+                peer: self.shared.clients.client(self.link.peer, &answered.request),
                 unix_s: answered.unix_s,
                 request: &answered.request,
                 status: answered.status,

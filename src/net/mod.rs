@@ -1,6 +1,7 @@
 //! Sockets: from an accepted connection to the bytes that leave.
 
 pub mod accept;
+pub mod clients;
 pub mod conn;
 #[cfg(debug_assertions)]
 mod fault;
@@ -22,6 +23,7 @@ use crate::http::Bounds;
 use crate::observe::Counters;
 use crate::observe::log::Log;
 use crate::site::Site;
+use clients::{Clients, Place};
 use queue::Queue;
 
 /// What the acceptor and all workers share.
@@ -37,6 +39,8 @@ pub struct Shared {
     pub lingering: usize,
     /// Those of them that the protocol needs.
     pub bounds: Arc<Bounds>,
+    /// The limits for each client.
+    pub clients: Arc<Clients>,
     /// The access log.
     pub log: Log,
     /// What was counted.
@@ -56,6 +60,8 @@ pub struct Accepted {
     pub socket: TcpStream,
     /// When it was accepted.
     pub at: Instant,
+    /// Counts it for its client.
+    pub place: Place,
 }
 
 impl Accepted {

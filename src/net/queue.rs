@@ -287,7 +287,7 @@ mod tests {
     fn connections(at: Instant) -> impl Iterator<Item = Accepted> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        std::iter::repeat_with(move || Accepted { socket: socket.try_clone().unwrap(), at })
+        std::iter::repeat_with(move || Accepted { socket: socket.try_clone().unwrap(), at, place: Default::default() })
     }
 
     fn is_put(queue: &Queue, accepted: Accepted) -> bool {

@@ -73,6 +73,12 @@ fn bad_values_are_refused_in_one_line() {
         &["--blocking-threads", "x"],
         &["--immutable", "perhaps"],
         &["--sandbox", "perhaps"],
+        &["--connections-per-ip", "0"],
+        &["--rate-limit", "0/s"],
+        &["--rate-limit", "100"],
+        &["--rate-limit", "100/s:0"],
+        &["--trusted-proxy", "localhost"],
+        &["--trusted-proxy", "10.0.0.0/33"],
         &["--sandbox", ""],
         &["--access-log", "/nowhere/at/all/access.log"],
         &["--access-log", "/"],
@@ -260,6 +266,9 @@ fn help_and_version() {
         ("--sandbox", "on"),
         ("--user", ""),
         ("--control", ""),
+        ("--connections-per-ip", ""),
+        ("--rate-limit", ""),
+        ("--trusted-proxy", ""),
     ];
     for (flag, default) in flags {
         let at = long

@@ -17,6 +17,7 @@ mod archive;
 mod bodies;
 mod bounds;
 mod cli;
+mod clients;
 mod codings;
 mod corpus;
 mod deadlines;
