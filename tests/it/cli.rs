@@ -271,11 +271,10 @@ fn help_and_version() {
         ("--trusted-proxy", ""),
     ];
     for (flag, default) in flags {
-        let at = long
-            .out
-            .find(&format!("{flag} "))
-            .or_else(|| long.out.find(&format!("{flag}\n")))
-            .unwrap_or_else(|| panic!("{flag} is not in --help"));
+        // at the beginning of its own lines, behind a short form or not; not where another one speaks of it
+        let own_line = |(before, after): (&str, &str)| long.out.find(&format!("{before}{flag}{after}")).map(|at| at + before.len());
+        let forms = [("\n      ", " "), ("\n      ", "\n"), (", ", " "), (", ", "\n")];
+        let at = forms.into_iter().find_map(own_line).unwrap_or_else(|| panic!("{flag} is not in --help"));
         let rest = &long.out[at + 2..];
         let own = &rest[..rest.find("\n      --").unwrap_or(rest.len())];
         assert!(own.contains(default), "{flag} does not show its default {default}: {own}");
