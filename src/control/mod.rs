@@ -90,12 +90,12 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
     // up to the sandbox no thread is started: what is given up here is given up by the whole process
     let Sockets { listeners, is_activated, control, predecessor } = sockets(plan)?;
     user::become_planned(plan)?;
-    let blocking = Arc::new(Blocking::new(plan.limits.blocking_threads).map_err(failed("no blocking pool"))?);
     let (plan, uploads_off) = make_uploads(plan.clone())?;
     let plan = &plan;
-    let site = Site::open(plan, &blocking, Instant::now()).map_err(failed("can not open the folder"))?;
     let sink = open_log(plan, true)?;
     let holds = sandbox::enter(plan)?;
+    let blocking = Arc::new(Blocking::new(plan.limits.blocking_threads).map_err(failed("no blocking pool"))?);
+    let site = Site::open(plan, &blocking, Instant::now()).map_err(failed("can not open the folder"))?;
     let log = sink.map_or_else(|| Ok(Log::off()), |sink| Log::start(plan.threads, sink)).map_err(failed("no thread for the log"))?;
     let shared = share(plan, site, blocking, log, is_activated);
     tell_panics(&shared);

@@ -165,6 +165,13 @@ fn it_is_entered_before_any_thread_exists() {
     crate::harness::set_mode(&tree.outside(""), 0o755);
     let server = builder.tree(tree).start();
     server.assert_well("the start");
+    // what goes along with it is seen at every thread: that of the log, of the watcher, of the compressor, and so on
+    let tasks: Vec<_> = std::fs::read_dir(format!("/proc/{}/task", server.pid().as_raw_nonzero())).unwrap().collect();
+    assert!(tasks.len() > 4, "{} threads", tasks.len());
+    for task in tasks {
+        let status = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
+    }
     server.stop().assert_clean();
     let text = || std::fs::read_to_string(&output).unwrap_or_default();
     crate::harness::until("the trace is written to its end", || text().contains("+++ exited with 0 +++"));
