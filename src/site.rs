@@ -43,8 +43,7 @@ impl Site {
     ///
     /// Something can not be opened.
     pub fn open(plan: &Plan, blocking: &Arc<Blocking>, started: Instant) -> io::Result<Site> {
-        let policy = Policy::Site { immutable: plan.immutable };
-        let files = Files::open(&plan.root, plan, policy, Arc::clone(blocking), started)?;
+        let files = Files::open(&plan.root, plan, Policy::Site, Arc::clone(blocking), started)?;
         let uploads = plan.uploads.as_ref().map(|rules| Uploads::open(rules, plan, blocking, started)).transpose()?;
         let below =
             plan.uploads.as_ref().and_then(|rules| Some(rules.folder.canonicalize().ok()?.strip_prefix(&plan.root).ok()?.to_owned()));
@@ -69,8 +68,13 @@ impl Site {
         match self.handler(request) {
             Handler::Files(files) => files.serve(request, now),
             Handler::Uploads(uploads, path) => uploads.serve(request, path, inbound.clone(), now),
-            Handler::Nothing => Served::Ready(Refuse::not_found().into_response(request)),
+            Handler::Nothing => self.files.refuse(Refuse::not_found(), request, now),
         }
+    }
+
+    /// Answers what is no request that can be served.
+    pub fn refuse<'a>(&'a self, refuse: Refuse, request: &'a Request, now: Instant) -> Served<'a> {
+        self.files.refuse(refuse, request, now)
     }
 
     fn handler(&self, request: &Request) -> Handler<'_> {

@@ -116,6 +116,12 @@ pub struct Limits {
     #[arg(long, value_name = "N", default_value = "2", value_parser = units::count, env = "MILLPOND_ARCHIVE_JOBS", help_heading = "Bounds")]
     pub archive_jobs: usize,
 
+    /// Largest page of the site's own for an error, such as 404.html; a larger one is not used, and 0 uses none
+    ///
+    /// Errors are what a server is attacked with: each has to stay cheap.
+    #[arg(long, value_name = "SIZE", default_value = "256KiB", value_parser = units::size, env = "MILLPOND_ERROR_PAGE_LIMIT", help_heading = "Bounds")]
+    pub error_page_limit: u64,
+
     /// Memory for files that are kept ready; 0 keeps none
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = units::size, env = "MILLPOND_CACHE_SIZE", help_heading = "Bounds")]
     pub cache_size: u64,

@@ -2,6 +2,7 @@
 
 pub mod limits;
 pub mod plan;
+pub mod rules;
 pub mod units;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use limits::Limits;
+use rules::Rules;
 use units::{AccessLog, Account, Identity, Rate, Sandbox, Switch, Threads, UploadsTo};
 
 /// The folder that is served when none is named.
@@ -101,10 +103,6 @@ pub struct File {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration, env = "MILLPOND_SHUTDOWN_GRACE", help_heading = "Deadlines")]
     pub shutdown_grace: Duration,
 
-    /// Let scripts, styles, fonts and images with a content hash in their name (app.3f9c2b1a.js) be cached for a year
-    #[arg(long, value_name = "on|off", default_value = "on", env = "MILLPOND_IMMUTABLE", help_heading = "Files")]
-    pub immutable: Switch,
-
     /// List folders that have no index, as a page or as JSON
     #[arg(long, env = "MILLPOND_LISTING", value_parser = clap::builder::FalseyValueParser::new(), help_heading = "Listings")]
     pub listing: bool,
@@ -154,6 +152,10 @@ pub struct File {
     /// By name or number; without GROUP its own group. All that it serves and writes has to be open to that user.
     #[arg(long, value_name = "NAME[:GROUP]", env = "MILLPOND_USER", help_heading = "Confinement")]
     pub user: Option<Identity>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub rules: Rules,
 
     #[command(flatten)]
     #[allow(missing_docs)]

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use nix::unistd::{Group, User};
 
 use super::limits::{self, Limits};
+use super::rules::Rules;
 use super::units::{AccessLog, Account, Identity, Rate, Sandbox, Threads, UploadsTo};
 use super::{DEFAULT_ROOT, DEFAULT_UPLOADS, Error, File};
 
@@ -32,8 +33,8 @@ pub struct Plan {
     pub access_log: AccessLog,
     /// How long requests in flight may take at the end.
     pub shutdown_grace: Duration,
-    /// Whether files with a content hash in their name may be cached for good.
-    pub immutable: bool,
+    /// How the folder is served as a site.
+    pub rules: Rules,
     /// Whether folders without an index are listed.
     pub listing: bool,
     /// Whether folders that are listed can be downloaded as a whole.
@@ -138,7 +139,7 @@ impl Plan {
             connections: file.connections.unwrap_or((free / 2).clamp(1, limits::MAX_DEFAULT_CONNECTIONS)),
             access_log: file.access_log,
             shutdown_grace: file.shutdown_grace,
-            immutable: file.immutable.0,
+            rules: file.rules,
             listing: file.listing,
             archive: file.archive,
             compress: file.compress.0,

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::config::Error;
 use crate::config::plan::{Plan, Uploads};
+use crate::config::rules::{Dotfiles, Symlinks};
 use crate::config::units::AccessLog;
 use crate::files::blocking::Blocking;
 use crate::files::upload;
@@ -364,6 +365,12 @@ fn greet(plan: &Plan, addresses: &[SocketAddr], sandbox: &str, uploads_off: Opti
     text.push_str(&format!("sandbox: {}\n", log::printable(sandbox)));
     if let Some(user) = &plan.user {
         text.push_str(&format!("runs as {}\n", log::printable(&user.written)));
+    }
+    if plan.rules.symlinks == Symlinks::Follow {
+        text.push_str("symbolic links are followed out of the folder\n");
+    }
+    if plan.rules.dotfiles == Dotfiles::Allow {
+        text.push_str("names that begin with a dot are served\n");
     }
     let threads = if plan.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", plan.threads) };
     text.push_str(&format!("{threads}, a queue of {}, up to {} connections at once; Ctrl-C ends it\n", plan.queue, plan.connections));

@@ -13,6 +13,7 @@ use quick_cache::{DefaultHashBuilder, Weighter};
 
 use super::ready::Ready;
 use super::watch::{Epochs, Seat};
+use crate::http::path::CleanPath;
 
 /// How long an entry is believed without a look at the disk.
 const BELIEVED_MS: u64 = 1000;
@@ -46,6 +47,8 @@ pub enum Kind {
     Folder,
     /// A folder that was asked for with its slash and has no index.
     Bare,
+    /// Something that has another address.
+    Moved(CleanPath),
     /// Nothing.
     Nothing,
     /// Something that may not be read.

@@ -14,8 +14,9 @@ use super::archive::{Archives, Format};
 use super::blocking::Blocking;
 use super::page::{escaped, query_values, size};
 use super::root::{Contents, Found, How, Item, Root};
-use super::{Store, failure, is_hidden_name, page, refused};
+use super::{Store, failure, page, refused};
 use crate::config::plan::Plan;
+use crate::config::rules::Dotfiles;
 use crate::http::conditional::{self, Validators, Verdict};
 use crate::http::fields::Fields;
 use crate::http::path::{self, CleanPath};
@@ -47,6 +48,7 @@ pub struct Listing {
 pub struct Rules {
     /// Paths below the root that something else answers.
     elsewhere: Vec<Vec<u8>>,
+    dotfiles: Dotfiles,
     /// Entries that are read of one folder.
     limit: usize,
     page_items: usize,
@@ -61,6 +63,7 @@ impl Listing {
         let limits = &plan.limits;
         let rules = Rules {
             elsewhere,
+            dotfiles: plan.rules.dotfiles,
             limit: limits.listing_limit,
             page_items: limits.listing_page,
             readme_bytes: limits.readme_limit,
@@ -141,7 +144,7 @@ impl Rules {
     pub fn tells(&self, folder: &[u8], name: &[u8]) -> bool {
         let is_elsewhere = || self.elsewhere.iter().any(|path| path.strip_prefix(folder) == Some(name));
         // no address can have a backslash in it
-        !is_hidden_name(folder.is_empty(), name) && !name.contains(&b'\\') && !is_elsewhere()
+        !self.dotfiles.hide(name, folder.is_empty()) && !name.contains(&b'\\') && !is_elsewhere()
     }
 }
 
@@ -712,6 +715,7 @@ mod tests {
     fn what_is_not_served_as_a_file_is_not_told() {
         let rules = Rules {
             elsewhere: vec![b"uploads".to_vec(), b"data/in".to_vec()],
+            dotfiles: Dotfiles::Deny,
             limit: 1,
             page_items: 1,
             readme_bytes: 1,

@@ -29,6 +29,8 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::Semaphore;
 
 use crate::config::plan::Plan;
+use crate::config::rules::Rules;
+use crate::http::accept;
 use crate::http::coding::{Accepted, Coding};
 use crate::http::conditional::{self, Verdict};
 use crate::http::digest::{REPR_DIGEST, WANT_REPR_DIGEST};
@@ -60,7 +62,7 @@ pub enum Served<'a> {
 
 impl Served<'_> {
     /// The response, once it is there.
-    async fn response(self) -> Response {
+    pub async fn response(self) -> Response {
         match self {
             Served::Ready(response) => response,
             Served::Later(response) => response.await,
@@ -71,11 +73,8 @@ impl Served<'_> {
 /// What kind of files a root holds, as far as it changes how they are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// A site: folders have an index. Names with a content hash may be cached for good, if so.
-    Site {
-        /// Whether they may.
-        immutable: bool,
-    },
+    /// A site: folders have an index, and the rules of the operator hold.
+    Site,
     /// What others have uploaded: single files, never a part of the site, and never trusted by it.
     Uploads,
 }
@@ -90,6 +89,8 @@ pub struct Files {
     digesting: Arc<Semaphore>,
     /// How folders without an index are told, if they are.
     listing: Option<Arc<Listing>>,
+    /// Bytes of the largest page for an error.
+    error_page_limit: u64,
 }
 
 impl Files {
@@ -102,12 +103,17 @@ impl Files {
         // one bound for both: uploads get an eighth of it
         let eighths = match policy {
             Policy::Uploads => 1,
-            Policy::Site { .. } if plan.uploads.is_some() => 7,
-            Policy::Site { .. } => 8,
+            Policy::Site if plan.uploads.is_some() => 7,
+            Policy::Site => 8,
+        };
+        let rules = match policy {
+            Policy::Uploads => Rules::bare(plan.rules.symlinks),
+            Policy::Site => plan.rules.clone(),
         };
         let cache = Cache::new(plan.limits.cache_size / 8 * eighths, (plan.cached_descriptors * eighths as usize / 8).max(1));
-        let store = Arc::new(Store::open(path, plan, cache, policy, Arc::clone(&blocking))?);
-        Ok(Files { store, blocking, started, digesting: Arc::new(Semaphore::new(digest::AT_ONCE)), listing: None })
+        let store = Arc::new(Store::open(path, plan, cache, policy, rules, Arc::clone(&blocking))?);
+        let digesting = Arc::new(Semaphore::new(digest::AT_ONCE));
+        Ok(Files { store, blocking, started, digesting, listing: None, error_page_limit: plan.limits.error_page_limit })
     }
 
     /// The same files, with folders listed.
@@ -121,12 +127,83 @@ impl Files {
         self.store.warm(&CleanPath::default(), self.started.elapsed().as_millis() as u64);
     }
 
-    /// Answers GET and HEAD.
+    /// Answers a request as the site does: GET and HEAD with files, everything else with an error.
     pub fn serve<'a>(&'a self, request: &'a Request, now: Instant) -> Served<'a> {
         if !matches!(request.method, Method::GET | Method::HEAD) {
-            return Served::Ready(refused(Refuse::method(METHODS), request));
+            return self.refuse(Refuse::method(METHODS), request, now);
         }
-        self.serve_path(&request.path, request, now)
+        match self.serve_path(&request.path, request, now) {
+            Served::Ready(response) if is_of_file(&response) => Served::Ready(response),
+            Served::Ready(response) => self.dress(response, request, now),
+            Served::Later(response) => Served::Later(Box::pin(async move {
+                let response = response.await;
+                if is_of_file(&response) { response } else { self.dress(response, request, now).response().await }
+            })),
+        }
+    }
+
+    /// Answers with an error, as the site does.
+    pub fn refuse<'a>(&'a self, refuse: Refuse, request: &'a Request, now: Instant) -> Served<'a> {
+        self.dress(refused(refuse, request), request, now)
+    }
+
+    /// Gives an answer that is no file the fields of the operator, and to an error the page that the site has for it.
+    fn dress<'a>(&'a self, mut response: Response, request: &'a Request, now: Instant) -> Served<'a> {
+        self.add_fields(&mut response, request);
+        if self.error_page_limit == 0 || !is_page_of_error(&response) {
+            return Served::Ready(response);
+        }
+        let now_ms = self.now_ms(now);
+        match self.error_page(response.status, now_ms) {
+            Ok(Some(page)) => Served::Ready(with_page(response, &page)),
+            Err(NoAnswer::Cold) => Served::Later(Box::pin(async move {
+                match self.error_page_later(response.status, now_ms).await {
+                    Ok(Some(page)) => with_page(response, &page),
+                    _ => response,
+                }
+            })),
+            // whatever is wrong with the page, the error is told
+            _ => Served::Ready(response),
+        }
+    }
+
+    /// Adds the fields of the operator. What the answer says itself goes before.
+    fn add_fields(&self, response: &mut Response, request: &Request) {
+        for field in self.store.rules.fields(request.path.as_bytes()) {
+            if response.fields.value(&field.name).is_none() {
+                response.fields.push(&field.name, &field.value);
+            }
+        }
+    }
+
+    /// The page that the site has for an error. Does not wait for the disk.
+    fn error_page(&self, status: StatusCode, now_ms: u64) -> Result<Option<Variant>, NoAnswer> {
+        for path in error_pages(status) {
+            if let Some(page) = self.as_page(&*self.store.find(&path, now_ms)?) {
+                return Ok(Some(page));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same, on the blocking pool.
+    async fn error_page_later(&self, status: StatusCode, now_ms: u64) -> Result<Option<Variant>, NoAnswer> {
+        for path in error_pages(status) {
+            if let Some(page) = self.as_page(&*self.store.find_later(&path, now_ms).await?) {
+                return Ok(Some(page));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The file of an entry, if it is one and not too large for an error.
+    fn as_page(&self, entry: &Entry) -> Option<Variant> {
+        let Kind::File(ready) = &entry.kind else { return None };
+        (ready.plain.content.size() <= self.error_page_limit).then(|| ready.plain.clone())
+    }
+
+    fn now_ms(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_millis() as u64
     }
 
     /// Forgets what is remembered of a path.
@@ -145,17 +222,21 @@ impl Files {
 
     /// Answers GET and HEAD for a path that is not the request's own.
     pub fn serve_path<'a>(&'a self, path: &CleanPath, request: &'a Request, now: Instant) -> Served<'a> {
-        if is_hidden(path) {
+        if self.store.rules.hides(path) {
             return Served::Ready(refused(Refuse::not_found(), request));
         }
-        let now_ms = now.saturating_duration_since(self.started).as_millis() as u64;
+        self.serve_known(path, request, self.now_ms(now))
+    }
+
+    /// The same for a path that is not hidden.
+    fn serve_known<'a>(&'a self, path: &CleanPath, request: &'a Request, now_ms: u64) -> Served<'a> {
         match self.store.find(path, now_ms) {
-            Ok(entry) => self.respond(path, &entry, request),
+            Ok(entry) => self.respond(path, &entry, request, now_ms),
             Err(NoAnswer::Cold) => {
                 let path = path.clone();
                 Served::Later(Box::pin(async move {
                     match self.store.find_later(&path, now_ms).await {
-                        Ok(entry) => self.respond(&path, &entry, request).response().await,
+                        Ok(entry) => self.respond(&path, &entry, request, now_ms).response().await,
                         Err(e) => refused(failure(e), request),
                     }
                 }))
@@ -165,21 +246,40 @@ impl Files {
     }
 
     /// Answers from an entry.
-    fn respond<'a>(&'a self, path: &CleanPath, entry: &Arc<Entry>, request: &'a Request) -> Served<'a> {
+    fn respond<'a>(&'a self, path: &CleanPath, entry: &Arc<Entry>, request: &'a Request, now_ms: u64) -> Served<'a> {
         Served::Ready(match &entry.kind {
             Kind::File(ready) => match &ready.coded {
                 Some(coded) => return self.negotiate(path, entry, ready, coded, request),
                 None if accepted(request).allows(Coding::Identity) => return self.tell(path, ready, Coding::Identity, request),
-                None => not_acceptable(false, request),
+                None => not_acceptable(ready.plain.vary, request),
             },
-            Kind::Folder => to_folder(request),
+            Kind::Folder => moved(&request.path.to_folder(), request),
+            Kind::Moved(to) => moved(to, request),
             Kind::Bare => match &self.listing {
-                Some(listing) => return Served::Later(Box::pin(listing.serve(&self.store, &self.blocking, path.clone(), request))),
-                None => refused(Refuse::not_found(), request),
+                Some(listing) => return self.list(listing, path, request),
+                None => return self.fall_back(path, request, now_ms),
             },
-            Kind::Nothing => refused(Refuse::not_found(), request),
+            Kind::Nothing => return self.fall_back(path, request, now_ms),
             Kind::Denied => refused(Refuse::new(StatusCode::FORBIDDEN, "The server may not read what is at this address."), request),
         })
+    }
+
+    /// Answers with what is in a folder.
+    fn list<'a>(&'a self, listing: &'a Listing, path: &CleanPath, request: &'a Request) -> Served<'a> {
+        let path = path.clone();
+        Served::Later(Box::pin(async move {
+            let mut response = listing.serve(&self.store, &self.blocking, path, request).await;
+            self.add_fields(&mut response, request);
+            response
+        }))
+    }
+
+    /// Answers where nothing is: with the page of an app, if there is one and a page is asked for.
+    fn fall_back<'a>(&'a self, path: &CleanPath, request: &'a Request, now_ms: u64) -> Served<'a> {
+        match self.store.rules.fallback(path) {
+            Some(page) if accept::asks_for_page(request.named(header::ACCEPT.as_str())) => self.serve_known(page, request, now_ms),
+            _ => Served::Ready(refused(Refuse::not_found(), request)),
+        }
     }
 
     /// Picks the coding to answer with: the one that the client likes best of those that there are. One that is missing is made, for
@@ -200,7 +300,7 @@ impl Files {
         let is_to_be_had =
             |coding: Coding| ready.variant(coding).is_some() || is_made_here && coding != Coding::Identity && !coded.is_refused(coding);
         let mut codings = accepted.best(Coding::SMALLEST_FIRST).filter(|coding| is_to_be_had(*coding));
-        let Some(best) = codings.next() else { return Served::Ready(not_acceptable(true, request)) };
+        let Some(best) = codings.next() else { return Served::Ready(not_acceptable(ready.plain.vary, request)) };
         if let Some(variant) = ready.variant(best) {
             if variant.is_quick {
                 self.improve(path, coded, best);
@@ -253,7 +353,7 @@ impl Files {
             let told = match variant {
                 Some(variant) => self.tell(&path, &ready.with(coding, variant), coding, request),
                 None if accepted(request).allows(Coding::Identity) => self.tell(&path, ready, Coding::Identity, request),
-                None => Served::Ready(not_acceptable(true, request)),
+                None => Served::Ready(not_acceptable(ready.plain.vary, request)),
             };
             told.response().await
         }))
@@ -318,14 +418,14 @@ fn names(request: &Request, field: &header::HeaderName, tag: &str) -> bool {
 }
 
 /// 406 (RFC 9110 section 15.5.7).
-fn not_acceptable(varies: bool, request: &Request) -> Response {
+fn not_acceptable(vary: Option<&str>, request: &Request) -> Response {
     let refuse = Refuse::new(StatusCode::NOT_ACCEPTABLE, "There is no form of this file that the request accepts.");
-    with_vary(refused(refuse, request), varies)
+    with_vary(refused(refuse, request), vary)
 }
 
-fn with_vary(mut response: Response, varies: bool) -> Response {
-    if varies {
-        response.fields.push(&header::VARY, "accept-encoding");
+fn with_vary(mut response: Response, vary: Option<&str>) -> Response {
+    if let Some(vary) = vary {
+        response.fields.push(&header::VARY, vary);
     }
     response
 }
@@ -385,16 +485,6 @@ pub fn bring_into_memory(file: &OwnedFd, offset: u64, len: u64) {
     }
 }
 
-/// Whether a path has a segment that begins with a dot; `.well-known` (RFC 8615) at the root has a purpose.
-fn is_hidden(path: &CleanPath) -> bool {
-    path.segments().enumerate().any(|(i, segment)| is_hidden_name(i == 0, segment))
-}
-
-/// The same for one segment, which may be the first.
-fn is_hidden_name(is_first: bool, name: &[u8]) -> bool {
-    name.first() == Some(&b'.') && !(is_first && name == b".well-known")
-}
-
 fn refused(refuse: Refuse, request: &Request) -> Response {
     refuse.into_response(request)
 }
@@ -418,7 +508,7 @@ fn answer(variant: &Variant, request: &Request) -> Response {
         Verdict::NotModified => return unchanged(variant),
         Verdict::Failed => {
             let refuse = Refuse::new(StatusCode::PRECONDITION_FAILED, "The file is not the one that the request speaks of.");
-            return with_vary(refused(refuse, request), variant.varies);
+            return with_vary(refused(refuse, request), variant.vary);
         }
     }
     let len = variant.content.size();
@@ -436,7 +526,7 @@ fn answer(variant: &Variant, request: &Request) -> Response {
     {
         let part = |span: Span| variant.content.part(span.first, span.len());
         return partial::narrow(whole, range::parse(value, len), len, part, boundary)
-            .unwrap_or_else(|refuse| with_vary(refused(refuse, request), variant.varies));
+            .unwrap_or_else(|refuse| with_vary(refused(refuse, request), variant.vary));
     }
     whole
 }
@@ -461,10 +551,39 @@ fn boundary() -> Boundary {
     Boundary(u128::from(random.hash_one(0)) << 64 | u128::from(random.hash_one(1)))
 }
 
-/// 301 to the folder's own address, with the query kept.
-fn to_folder(request: &Request) -> Response {
-    let mut location = request.path.to_location();
-    location.push('/');
+/// Whether an answer is made of a file or of what a folder holds: then its fields are complete.
+fn is_of_file(response: &Response) -> bool {
+    matches!(response.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Whether an answer is an error for people: those who prefer JSON get no page.
+fn is_page_of_error(response: &Response) -> bool {
+    let is_error = response.status.is_client_error() || response.status.is_server_error();
+    is_error && response.fields.value(&header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with(b"text/html"))
+}
+
+/// Where the page for an error may be: that of its status, and one for all errors of the server.
+fn error_pages(status: StatusCode) -> impl Iterator<Item = CleanPath> {
+    let of_server = status.is_server_error().then_some("50x.html");
+    [Some(format!("{}.html", status.as_str())), of_server.map(Into::into)]
+        .into_iter()
+        .flatten()
+        .map(|name| CleanPath::default().with(&name))
+}
+
+/// An error with the site's own page. Status and fields stay, so that it is neither stored nor taken for the page itself.
+fn with_page(mut response: Response, page: &Variant) -> Response {
+    let fields = Fields::shared(page.fields.clone());
+    if let Some(kind) = fields.value(&header::CONTENT_TYPE) {
+        response.fields.replace(&header::CONTENT_TYPE, kind);
+    }
+    response.body = page.content.part(0, page.content.size()).into();
+    response
+}
+
+/// 301 to another address of the same thing, with the query kept.
+fn moved(to: &CleanPath, request: &Request) -> Response {
+    let mut location = to.to_location();
     if let Some(query) = request.query() {
         location.push('?');
         path::encode(query, b"/?%", &mut location);

@@ -10,11 +10,13 @@ use bytes::Bytes;
 use super::Policy;
 use super::compress::Effort;
 use super::root::{self, Found, Stamp};
+use crate::config::rules::Rules;
 use crate::http::body::{Chunk, OpenFile};
 use crate::http::coding::Coding;
 use crate::http::conditional::Validators;
 use crate::http::digest::Sha256;
 use crate::http::fields::Fields;
+use crate::http::path::CleanPath;
 use crate::http::{date, header, mime};
 
 /// A change this young may be followed by another with the same time: kernels keep times by a tick of up to 10 ms.
@@ -28,10 +30,23 @@ pub struct Ready {
     /// Whether it, or what is beside it, had just changed: a second change within the same tick of the kernel's clock would not show
     /// in its state.
     pub is_racy: bool,
+    /// How the path came to it.
+    pub way: Way,
     /// The file as it is.
     pub plain: Variant,
     /// Its codings, if files of its type gain by them.
     pub coded: Option<Arc<Coded>>,
+}
+
+/// How a path comes to its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It is the path of the file.
+    Itself,
+    /// It is the path of a folder, and the file is its index: the one of this number among the names of indexes.
+    Index(usize),
+    /// It is the path of the file without its `.html`.
+    Clean,
 }
 
 /// The codings of a file, as far as there are any yet.
@@ -86,8 +101,8 @@ pub struct Variant {
     pub sidecar: Option<Stamp>,
     /// Whether a better one of the same coding can be made.
     pub is_quick: bool,
-    /// Whether the answer depends on Accept-Encoding.
-    pub varies: bool,
+    /// What the answer depends on beside the path.
+    pub vary: Option<&'static str>,
     /// The digest of its bytes, once it was asked for.
     pub digest: Option<Sha256>,
     etag: Arc<str>,
@@ -132,30 +147,46 @@ pub struct About {
     tag: u64,
     modified_s: u64,
     content_type: String,
-    cache_control: &'static str,
+    cache_control: String,
+    /// The lines of the operator's own fields.
+    own: Bytes,
     policy: Policy,
-    /// Whether the answer depends on Accept-Encoding.
-    varies: bool,
+    is_codable: bool,
+    vary: Option<&'static str>,
 }
 
 impl About {
-    /// What there is to say about a file of this name and state.
-    pub fn new(name: &[u8], stamp: &Stamp, policy: Policy) -> About {
-        let content_type = mime::content_type(name);
+    /// What there is to say about a file at this path below the root and in this state.
+    pub fn new(at: &CleanPath, stamp: &Stamp, policy: Policy, rules: &Rules) -> About {
+        let content_type = rules.content_type(at.name());
         let cache_control = match policy {
-            Policy::Site { immutable: true } if mime::is_immutable(name) => "public, max-age=31536000, immutable",
-            Policy::Site { .. } => "no-cache",
             Policy::Uploads => "no-store",
+            Policy::Site => rules.cache_control(at.as_bytes()).unwrap_or_else(|| {
+                let is_immutable = rules.immutable.0 && mime::is_immutable(at.name());
+                if is_immutable { "public, max-age=31536000, immutable" } else { "no-cache" }
+            }),
         };
+        let mut own = Fields::default();
+        for field in rules.fields(at.as_bytes()) {
+            own.push(&field.name, &field.value);
+        }
         // never later than Date (RFC 9110 section 8.8.2.1)
         let modified_s = u64::try_from(stamp.modified.0).unwrap_or(0).min(now().as_secs());
-        let varies = policy != Policy::Uploads && mime::is_compressible(&content_type);
-        About { tag: fingerprint(stamp), modified_s, content_type, cache_control, policy, varies }
+        let is_codable = policy != Policy::Uploads && mime::is_compressible(&content_type);
+        // whether it is the answer to an address where nothing is depends on what the client accepts
+        let vary = match (is_codable, rules.is_fallback(at)) {
+            (true, true) => Some("accept, accept-encoding"),
+            (true, false) => Some("accept-encoding"),
+            (false, true) => Some("accept"),
+            (false, false) => None,
+        };
+        let (tag, cache_control, own) = (fingerprint(stamp), cache_control.to_owned(), own.into_shared());
+        About { tag, modified_s, content_type, cache_control, own, policy, is_codable, vary }
     }
 
     /// Whether files like this one gain by a coding.
     pub fn is_codable(&self) -> bool {
-        self.varies
+        self.is_codable
     }
 
     /// The entity tag of what is made from the file by a coding: another one for each coding and effort.
@@ -166,13 +197,13 @@ impl About {
     /// A representation with this entity tag. Its lines and bytes, if they are in memory, are one piece of it.
     pub fn variant(&self, coding: Coding, etag: String, content: Content) -> Variant {
         // what a 304 has comes first (RFC 9110 section 15.4.5)
-        let mut fields = Fields::default()
+        let mut fields = Fields::shared(self.own.clone())
             .with(&header::LAST_MODIFIED, date::format(self.modified_s))
             .with(&header::ETAG, &etag)
-            .with(&header::CACHE_CONTROL, self.cache_control)
+            .with(&header::CACHE_CONTROL, &self.cache_control)
             .with(&header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-        if self.varies {
-            fields.push(&header::VARY, "accept-encoding");
+        if let Some(vary) = self.vary {
+            fields.push(&header::VARY, vary);
         }
         let unchanged = fields.size();
         fields.push(&header::CONTENT_TYPE, &self.content_type);
@@ -197,7 +228,7 @@ impl About {
         };
         let unchanged = fields.slice(..unchanged);
         let (etag, modified_s) = (etag.into(), self.modified_s);
-        Variant { fields, unchanged, content, sidecar: None, is_quick: false, varies: self.varies, digest: None, etag, modified_s }
+        Variant { fields, unchanged, content, sidecar: None, is_quick: false, vary: self.vary, digest: None, etag, modified_s }
     }
 }
 
@@ -205,7 +236,7 @@ impl Ready {
     /// A file of this state, without codings.
     pub fn new(about: &About, stamp: Stamp, content: Content) -> Ready {
         let plain = about.variant(Coding::Identity, format!("\"{:016x}\"", about.tag), content);
-        Ready { stamp, is_racy: is_racy(&stamp), plain, coded: None }
+        Ready { stamp, is_racy: is_racy(&stamp), way: Way::Itself, plain, coded: None }
     }
 
     /// Puts in its codings.
@@ -348,11 +379,16 @@ pub mod tests {
     //! What the tests of the cache need, and that a tag tells every change.
 
     use super::*;
+    use crate::config::rules::Symlinks;
 
     const STAMP: Stamp = Stamp { id: (1, 2), len: 3, modified: (784_111_777, 5), changed: (6, 7) };
 
+    fn about(policy: Policy) -> About {
+        About::new(&CleanPath::default().with("a.html"), &STAMP, policy, &Rules::bare(Symlinks::Inside))
+    }
+
     fn ready(content: Content) -> Ready {
-        Ready::new(&About::new(b"a.bin", &STAMP, Policy::Uploads), STAMP, content)
+        Ready::new(&about(Policy::Uploads), STAMP, content)
     }
 
     /// A file of so many bytes in memory.
@@ -383,7 +419,7 @@ pub mod tests {
 
     #[test]
     fn a_coding_is_asked_for_once_until_that_has_ended() {
-        let coded = Coded::new(About::new(b"a.html", &STAMP, Policy::Uploads));
+        let coded = Coded::new(about(Policy::Uploads));
         let asked = coded.ask(Coding::Br);
         assert!(asked.is_some() && coded.ask(Coding::Br).is_none() && coded.ask(Coding::Gzip).is_some());
         assert!(coded.clone().ask(Coding::Br).is_none(), "a copy knows");
@@ -393,7 +429,7 @@ pub mod tests {
 
     #[test]
     fn what_is_beside_a_file_may_have_just_changed_too() {
-        let about = About::new(b"a.html", &STAMP, Policy::Uploads);
+        let about = about(Policy::Uploads);
         let just = Stamp { changed: (now().as_secs() as i64 + 1, 0), ..STAMP };
         for (found, is_racy) in [(Found::Nothing, false), (Found::File(STAMP), false), (Found::File(just), true)] {
             let (mut ready, mut coded) = (in_memory(1), Coded::new(about.clone()));
@@ -405,7 +441,7 @@ pub mod tests {
 
     #[test]
     fn every_coding_and_effort_has_a_tag_of_its_own() {
-        let about = About::new(b"a.html", &STAMP, Policy::Site { immutable: true });
+        let about = about(Policy::Site);
         let codings = [Coding::Br, Coding::Zstd, Coding::Gzip];
         let tags: std::collections::HashSet<_> =
             codings.into_iter().flat_map(|c| [about.etag(c, Effort::Quick), about.etag(c, Effort::Best)]).collect();

@@ -3,6 +3,8 @@
 //! Invariant: no call opens, or tells anything of, what is not below the root, whatever happens to folders and links at the same
 //! time. `openat2` with `RESOLVE_BENEATH` holds that; where the kernel has no `openat2`, and for absolute links that point back
 //! inside, `walk` opens one component after the other without following links and resolves each link itself.
+//!
+//! What links may do is for the operator to say: stay inside, which is the invariant, not be there at all, or lead out of the root.
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,6 +16,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::config::rules::Symlinks;
+
 /// How often a lookup that a rename got in the way of is tried again.
 const RACES: usize = 128;
 /// Links that are followed on one path, as in the kernel.
@@ -24,6 +28,7 @@ const LINKS: usize = 40;
 pub struct Root {
     dir: OwnedFd,
     path: PathBuf,
+    links: Symlinks,
     has_openat2: AtomicBool,
     /// Whether it can be asked for what is in memory only.
     has_cached: AtomicBool,
@@ -103,9 +108,9 @@ impl Root {
     /// # Errors
     ///
     /// It can not be opened.
-    pub fn open(path: &Path) -> io::Result<Root> {
+    pub fn open(path: &Path, links: Symlinks) -> io::Result<Root> {
         let dir = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(Root { dir, path: path.to_owned(), has_openat2: AtomicBool::new(true), has_cached: AtomicBool::new(true) })
+        Ok(Root { dir, path: path.to_owned(), links, has_openat2: AtomicBool::new(true), has_cached: AtomicBool::new(true) })
     }
 
     /// Tells what is at a path below the root, without opening it for reading.
@@ -204,7 +209,11 @@ impl Root {
 
     fn open_beneath(&self, path: &[u8], flags: OFlags, how: How) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { b"." } else { path };
-        let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let mut resolve = match self.links {
+            Symlinks::Inside => ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
+            Symlinks::Deny => ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+            Symlinks::Follow => ResolveFlags::NO_MAGICLINKS,
+        };
         if how == How::Cached {
             if !self.has_cached.load(Ordering::Relaxed) {
                 return Err(Errno::AGAIN);
@@ -239,6 +248,9 @@ impl Root {
     /// rename can lead outside; a link is read and what it says is walked instead.
     fn walk(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let root = self.dir.as_fd();
+        if self.links == Symlinks::Follow {
+            return rustix::fs::openat(root, path, flags | OFlags::CLOEXEC, Mode::empty());
+        }
         let mut todo: Vec<Vec<u8>> = components(path);
         let mut folders: Vec<OwnedFd> = Vec::new();
         let mut links = 0;
@@ -250,6 +262,7 @@ impl Root {
             let at = folders.last().map_or(root, |f| f.as_fd());
             let fd = rustix::fs::openat(at, &name[..], OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
             match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
+                FileType::Symlink if self.links == Symlinks::Deny => return Err(Errno::LOOP),
                 FileType::Symlink => {
                     links += 1;
                     if links > LINKS {
@@ -366,7 +379,7 @@ mod tests {
     #[test]
     fn what_is_inside_is_found_and_nothing_else_by_the_kernel_and_by_the_walk() {
         let dir = tree();
-        let root = Root::open(&dir.path().join("root").canonicalize().unwrap()).unwrap();
+        let root = Root::open(&dir.path().join("root").canonicalize().unwrap(), Symlinks::Inside).unwrap();
         let cases = [
             ("top", "top"),
             ("a/b/file", "inside"),
@@ -416,7 +429,7 @@ mod tests {
     #[test]
     fn a_folder_is_read_without_what_can_not_be_served() {
         let dir = tree();
-        let root = Root::open(&dir.path().join("root").canonicalize().unwrap()).unwrap();
+        let root = Root::open(&dir.path().join("root").canonicalize().unwrap(), Symlinks::Inside).unwrap();
         for openat2 in [true, false] {
             root.has_openat2.store(openat2, Ordering::Relaxed);
             let read = |path: &str| {
@@ -449,7 +462,7 @@ mod tests {
     #[test]
     fn so_many_entries_are_looked_at_and_no_more() {
         let dir = tempfile::tempdir().unwrap();
-        let root = Root::open(&dir.path().canonicalize().unwrap()).unwrap();
+        let root = Root::open(&dir.path().canonicalize().unwrap(), Symlinks::Inside).unwrap();
         for i in 0..5 {
             std::fs::write(dir.path().join(i.to_string()), "").unwrap();
         }
@@ -464,7 +477,7 @@ mod tests {
     #[test]
     fn a_cached_lookup_answers_or_says_that_it_is_cold() {
         let dir = tree();
-        let root = Root::open(&dir.path().join("root").canonicalize().unwrap()).unwrap();
+        let root = Root::open(&dir.path().join("root").canonicalize().unwrap(), Symlinks::Inside).unwrap();
         assert!(matches!(root.look(b"top", How::Any), Ok(Found::File(_))));
         assert!(matches!(root.look(b"top", How::Cached), Ok(Found::File(_)) | Err(NoAnswer::Cold)));
         assert_eq!(root.look(b"absolute/file", How::Cached), Err(NoAnswer::Cold));

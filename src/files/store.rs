@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,11 +11,12 @@ use std::sync::atomic::Ordering;
 use super::blocking::Blocking;
 use super::cache::{Cache, Checked, Claim, Entry, Kind};
 use super::compress::{self, Compressor, Effort};
-use super::ready::{About, Asked, Coded, Content, Ready, Variant};
+use super::ready::{About, Asked, Coded, Content, Ready, Variant, Way};
 use super::root::{self, Found, How, NoAnswer, Root, Stamp};
 use super::watch::{Epochs, Watch};
 use super::{Policy, is_in_memory, read_whole};
 use crate::config::plan::Plan;
+use crate::config::rules::Rules;
 use crate::http::coding::Coding;
 use crate::http::digest::Sha256;
 use crate::http::path::CleanPath;
@@ -26,8 +28,8 @@ const MEMORY_BYTES: u64 = 24 << 10;
 const READS: usize = 3;
 /// Files of one folder that are loaded before they are asked for.
 const WARMED: usize = 100_000;
-/// What a folder is served by.
-const INDEX: &[u8] = b"index.html";
+/// What clean addresses leave out.
+const HTML: &str = ".html";
 /// Where coded files are found: the coding, and what is behind the name of the file.
 const SIDECARS: [(Coding, &[u8]); 3] = [(Coding::Br, b".br"), (Coding::Zstd, b".zst"), (Coding::Gzip, b".gz")];
 
@@ -36,6 +38,7 @@ const SIDECARS: [(Coding, &[u8]); 3] = [(Coding::Br, b".br"), (Coding::Zstd, b".
 pub struct Store {
     pub(super) root: Root,
     pub(super) cache: Cache,
+    pub(super) rules: Rules,
     policy: Policy,
     epochs: Arc<Epochs>,
     watch: Option<Watch>,
@@ -45,22 +48,14 @@ pub struct Store {
     blocking: Arc<Blocking>,
 }
 
-/// Where the file of a path is.
-struct Place<'a> {
-    /// Its path below the root.
-    at: Cow<'a, [u8]>,
-    /// Whether it is the index of the folder that was asked for.
-    is_index: bool,
-}
-
-impl Place<'_> {
-    fn name(&self) -> &[u8] {
-        self.at.rsplit(|&b| b == b'/').next().unwrap_or_default()
-    }
-
-    fn folder(&self) -> &[u8] {
-        self.at.iter().rposition(|&b| b == b'/').map_or(b"", |end| &self.at[..end])
-    }
+/// What a path comes to by the names that are there: a file, with what is known of it, or what else its entry may be.
+enum Place<T> {
+    File(Way, T),
+    Folder,
+    Bare,
+    Moved(CleanPath),
+    Nothing,
+    Denied,
 }
 
 impl Store {
@@ -69,14 +64,15 @@ impl Store {
     /// # Errors
     ///
     /// It can not be opened, or there is no thread to be had.
-    pub fn open(path: &Path, plan: &Plan, cache: Cache, policy: Policy, blocking: Arc<Blocking>) -> io::Result<Store> {
+    pub fn open(path: &Path, plan: &Plan, cache: Cache, policy: Policy, rules: Rules, blocking: Arc<Blocking>) -> io::Result<Store> {
         let epochs = Arc::new(Epochs::default());
         let watch = Watch::start(path, Arc::clone(&epochs))
             .map_err(|e| say(&format!("changes of files are seen after a second, since folders can not be watched: {e}")))
             .ok();
         let compressor = if policy == Policy::Uploads || !cache.is_on() || !plan.compress { None } else { Some(Compressor::start()?) };
         let compressed = plan.limits.compress_min..=plan.limits.compress_max;
-        Ok(Store { root: Root::open(path)?, cache, policy, epochs, watch, compressor, compressed, blocking })
+        let root = Root::open(path, rules.symlinks)?;
+        Ok(Store { root, cache, rules, policy, epochs, watch, compressor, compressed, blocking })
     }
 
     /// The entry of a path, checked within the last second. Does not wait for the disk.
@@ -92,10 +88,9 @@ impl Store {
         {
             return Ok(Arc::clone(entry));
         }
-        let place = self.place(path);
-        let checked = self.check(&place, now_ms);
+        let checked = self.check(path, now_ms);
         if let Some(old) = &old
-            && self.holds(old, &place, How::Cached)?
+            && self.holds(old, path, How::Cached)?
         {
             old.touch(checked);
             return Ok(Arc::clone(old));
@@ -103,7 +98,7 @@ impl Store {
         match self.cache.claim(path.as_bytes(), does) {
             Claim::There(entry) => Ok(entry),
             Claim::Ours(room, _) => {
-                let entry = Arc::new(Entry::new(self.load(path, &place, How::Cached)?, checked));
+                let entry = Arc::new(Entry::new(self.load(path, How::Cached)?, checked));
                 if self.is_kept(&entry) {
                     room.fill(&entry);
                 }
@@ -158,33 +153,110 @@ impl Store {
             && let Ok(entry) = self.look(path, None, now_ms)
         {
             room.fill(&entry);
+            // it is asked for at the other address
+            if let Kind::Moved(to) = &entry.kind {
+                self.load_unasked(to, now_ms);
+            }
         }
     }
 
     /// What the disk says of a path; waits for it.
     fn look(&self, path: &CleanPath, old: Option<Arc<Entry>>, now_ms: u64) -> Result<Arc<Entry>, NoAnswer> {
-        let place = self.place(path);
-        let checked = self.check(&place, now_ms);
+        let checked = self.check(path, now_ms);
         if let Some(old) = old
-            && self.holds(&old, &place, How::Any)?
+            && self.holds(&old, path, How::Any)?
         {
             old.touch(checked);
             return Ok(old);
         }
-        Ok(Arc::new(Entry::new(self.load(path, &place, How::Any)?, checked)))
+        Ok(Arc::new(Entry::new(self.load(path, How::Any)?, checked)))
     }
 
-    fn place<'a>(&self, path: &'a CleanPath) -> Place<'a> {
-        if path.is_folder() && self.policy != Policy::Uploads {
-            Place { at: [path.as_bytes(), INDEX].concat().into(), is_index: true }
-        } else {
-            Place { at: path.as_bytes().into(), is_index: false }
+    /// What a path comes to. `probe` looks at a file: it opens it, or it tells its state.
+    ///
+    /// First a file of this name; then, for the address of a folder, its index; then, with clean addresses, the file with `.html`
+    /// behind its name. Whatever decides is looked at each time, so what comes out is as new as the last look.
+    fn place<T>(
+        &self,
+        path: &CleanPath,
+        how: How,
+        probe: impl Fn(&[u8]) -> Result<Result<T, Found>, NoAnswer>,
+    ) -> Result<Place<T>, NoAnswer> {
+        if path.is_folder() && self.policy == Policy::Site {
+            for way in (0..self.rules.index.len()).map(Way::Index) {
+                match probe(self.at(path, way).as_bytes())? {
+                    Ok(file) => return Ok(Place::File(way, file)),
+                    Err(Found::Denied) => return Ok(Place::Denied),
+                    Err(_) => {}
+                }
+            }
+            let is_there = self.root.look(path.as_bytes(), how)? == Found::Folder;
+            return Ok(if is_there { Place::Bare } else { Place::Nothing });
+        }
+        let found = match probe(path.as_bytes())? {
+            Ok(file) => return Ok(self.clean(path, how)?.map_or(Place::File(Way::Itself, file), Place::Moved)),
+            Err(found) => found,
+        };
+        if self.rules.clean_urls && (found == Found::Nothing || found == Found::Folder && !self.has_index(path, how)?) {
+            let html = self.at(path, Way::Clean);
+            if let Ok(file) = probe(html.as_bytes())? {
+                let address = self.clean(&html, how)?.filter(|address| address != path);
+                return Ok(address.map_or(Place::File(Way::Clean, file), Place::Moved));
+            }
+        }
+        Ok(match found {
+            Found::Folder if self.policy == Policy::Site => Place::Folder,
+            Found::Denied => Place::Denied,
+            _ => Place::Nothing,
+        })
+    }
+
+    /// The path of the file that a path comes to in this way.
+    fn at<'a>(&self, path: &'a CleanPath, way: Way) -> Cow<'a, CleanPath> {
+        match way {
+            Way::Itself => Cow::Borrowed(path),
+            Way::Index(nth) => Cow::Owned(self.rules.index.get(nth).map_or_else(|| path.clone(), |name| path.with(name.as_str()))),
+            Way::Clean => Cow::Owned(path.with(HTML)),
         }
     }
 
+    /// The clean address of a file: that of the folder whose index it is, or its own without `.html`. None if it has no such address, or
+    /// if something else is there.
+    fn clean(&self, path: &CleanPath, how: How) -> Result<Option<CleanPath>, NoAnswer> {
+        if !self.rules.clean_urls || self.rules.is_page(path) {
+            return Ok(None);
+        }
+        if let Some(nth) = self.rules.index.iter().position(|name| name.as_str().as_bytes() == path.name()) {
+            let folder = path.folder();
+            return Ok((self.index(&folder, how)? == Some(nth)).then_some(folder));
+        }
+        let Some(address) = path.without(HTML.as_bytes()) else { return Ok(None) };
+        let is_free = match self.root.look(address.as_bytes(), how)? {
+            Found::Nothing => true,
+            Found::Folder => !self.has_index(&address, how)?,
+            Found::File(_) | Found::Denied => false,
+        };
+        Ok(is_free.then_some(address))
+    }
+
+    /// Which index a folder has, by its path with a slash.
+    fn index(&self, folder: &CleanPath, how: How) -> Result<Option<usize>, NoAnswer> {
+        for nth in 0..self.rules.index.len() {
+            if matches!(self.root.look(self.at(folder, Way::Index(nth)).as_bytes(), how)?, Found::File(_) | Found::Denied) {
+                return Ok(Some(nth));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a folder, by its path without a slash, has an index.
+    fn has_index(&self, folder: &CleanPath, how: How) -> Result<bool, NoAnswer> {
+        Ok(self.index(&folder.to_folder(), how)?.is_some())
+    }
+
     /// Begins a check: from here on changes count. The folder is watched from now on.
-    fn check(&self, place: &Place, now_ms: u64) -> Checked {
-        let folder = place.folder();
+    fn check(&self, path: &CleanPath, now_ms: u64) -> Checked {
+        let folder = folder(path);
         if let Some(watch) = &self.watch
             && watch.wants(folder)
         {
@@ -202,22 +274,24 @@ impl Store {
     }
 
     /// Whether the disk still agrees with an entry.
-    fn holds(&self, entry: &Entry, place: &Place, how: How) -> Result<bool, NoAnswer> {
-        let ready = match &entry.kind {
-            Kind::File(ready) if !ready.is_racy => ready,
-            Kind::Folder => return Ok(self.root.look(&place.at, how)? == Found::Folder),
-            Kind::Nothing if !place.is_index => return Ok(self.root.look(&place.at, how)? == Found::Nothing),
+    fn holds(&self, entry: &Entry, path: &CleanPath, how: How) -> Result<bool, NoAnswer> {
+        let place = self.place(path, how, |at| match self.root.look(at, how)? {
+            Found::File(stamp) => Ok(Ok(stamp)),
+            other => Ok(Err(other)),
+        })?;
+        let ready = match (&entry.kind, place) {
+            (Kind::File(ready), Place::File(way, stamp)) if !ready.is_racy && ready.way == way && ready.stamp == stamp => ready,
+            (Kind::Folder, Place::Folder) | (Kind::Bare, Place::Bare) | (Kind::Nothing, Place::Nothing) => return Ok(true),
+            (Kind::Moved(was), Place::Moved(is)) => return Ok(*was == is),
             _ => return Ok(false),
         };
-        if self.root.look(&place.at, how)? != Found::File(ready.stamp) {
-            return Ok(false);
-        }
+        let at = self.at(path, ready.way);
         if let Content::Open(file) = &ready.plain.content {
             file.is_warm.store(is_in_memory(&file.fd, 0, file.state.0), Ordering::Relaxed);
         }
         let Some(coded) = &ready.coded else { return Ok(true) };
         for (coding, extension) in SIDECARS {
-            if self.root.look(&[&place.at, extension].concat(), how)? != coded.beside(coding) {
+            if self.root.look(&[at.as_bytes(), extension].concat(), how)? != coded.beside(coding) {
                 return Ok(false);
             }
         }
@@ -225,21 +299,23 @@ impl Store {
     }
 
     /// What is at a path.
-    fn load(&self, path: &CleanPath, place: &Place, how: How) -> Result<Kind, NoAnswer> {
-        let (file, stamp) = match self.root.open_file(&place.at, how)? {
-            Ok(found) => found,
-            Err(Found::Folder) if !path.is_folder() && self.policy != Policy::Uploads => return Ok(Kind::Folder),
-            Err(Found::Denied) => return Ok(Kind::Denied),
-            Err(_) if place.is_index && self.root.look(path.as_bytes(), how)? == Found::Folder => return Ok(Kind::Bare),
-            Err(_) => return Ok(Kind::Nothing),
+    fn load(&self, path: &CleanPath, how: How) -> Result<Kind, NoAnswer> {
+        let (way, (file, stamp)) = match self.place(path, how, |at| self.root.open_file(at, how))? {
+            Place::File(way, opened) => (way, opened),
+            Place::Folder => return Ok(Kind::Folder),
+            Place::Bare => return Ok(Kind::Bare),
+            Place::Moved(to) => return Ok(Kind::Moved(to)),
+            Place::Denied => return Ok(Kind::Denied),
+            Place::Nothing => return Ok(Kind::Nothing),
         };
+        let at = self.at(path, way);
         let (content, stamp) = self.content(file, stamp, how)?;
-        let about = About::new(place.name(), &stamp, self.policy);
-        let mut ready = Ready::new(&about, stamp, content);
+        let about = About::new(&at, &stamp, self.policy, &self.rules);
+        let mut ready = Ready { way, ..Ready::new(&about, stamp, content) };
         if about.is_codable() {
             let mut coded = Coded::new(about);
             for (coding, extension) in SIDECARS {
-                self.put_sidecar(&[&place.at, extension].concat(), coding, &mut coded, &ready.stamp, how)?;
+                self.put_sidecar(&[at.as_bytes(), extension].concat(), coding, &mut coded, &ready.stamp, how)?;
             }
             ready.put_codings(coded);
         }
@@ -267,7 +343,7 @@ impl Store {
     }
 
     /// Reads a small file, or keeps a large one open; the state that this is of.
-    fn content(&self, file: std::os::fd::OwnedFd, stamp: Stamp, how: How) -> Result<(Content, Stamp), NoAnswer> {
+    fn content(&self, file: OwnedFd, stamp: Stamp, how: How) -> Result<(Content, Stamp), NoAnswer> {
         let mut stamp = stamp;
         for _ in 0..READS {
             if stamp.len > MEMORY_BYTES {
@@ -353,6 +429,12 @@ impl Store {
     pub fn makes(&self, len: u64) -> bool {
         self.compressor.is_some() && self.compressed.contains(&len)
     }
+}
+
+/// The folder that a path comes to its file in, without a slash at its end.
+fn folder(path: &CleanPath) -> &[u8] {
+    let path = path.as_bytes();
+    path.iter().rposition(|&b| b == b'/').map_or(b"", |end| &path[..end])
 }
 
 /// All bytes of a file, unless it changes meanwhile; waits for the disk.

@@ -152,7 +152,9 @@ impl Uploads {
                 })),
                 Err(refuse) => Served::Ready(refuse.into_response(request)),
             },
-            Method::GET | Method::HEAD if is_top && !request.path.is_folder() => Served::Ready(super::to_folder(request)),
+            Method::GET | Method::HEAD if is_top && !request.path.is_folder() => {
+                Served::Ready(super::moved(&request.path.to_folder(), request))
+            }
             Method::GET | Method::HEAD if is_top => self.page(request),
             // there are no folders in it
             Method::GET | Method::HEAD if self.rules.write_only || path.segments().count() > 1 || path.is_folder() => {

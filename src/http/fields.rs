@@ -76,6 +76,11 @@ impl Fields {
     }
 }
 
+/// Whether this is a token (RFC 9110 section 5.6.2).
+pub fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
 fn is_of(line: &[u8], name: &HeaderName) -> bool {
     line.strip_prefix(name.as_str().as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
 }

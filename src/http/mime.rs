@@ -1,12 +1,33 @@
 //! What a file is, told from its name, and what follows from that.
 
+use super::fields::is_token;
+
 /// Content-Type for a file of this name, with a charset where the type is text.
 pub fn content_type(name: &[u8]) -> String {
     let extension = name.iter().rposition(|&b| b == b'.').and_then(|dot| std::str::from_utf8(&name[dot + 1..]).ok()).unwrap_or("");
     let guess = mime_guess::from_ext(extension).first_raw().unwrap_or("application/octet-stream");
     // the one name for scripts since RFC 9239
     let guess = if guess == "application/javascript" { "text/javascript" } else { guess };
-    if guess.starts_with("text/") { format!("{guess}; charset=utf-8") } else { guess.to_owned() }
+    with_charset(guess)
+}
+
+/// A type as Content-Type says it: with a charset where it is text and has no parameter.
+pub fn with_charset(media_type: &str) -> String {
+    let is_bare_text = media_type.get(..5).is_some_and(|kind| kind.eq_ignore_ascii_case("text/")) && !media_type.contains(';');
+    if is_bare_text { format!("{media_type}; charset=utf-8") } else { media_type.to_owned() }
+}
+
+/// Whether this is a media type, with or without parameters (RFC 9110 section 8.3.1).
+pub fn is_media_type(text: &str) -> bool {
+    let mut parts = text.split(';').map(|part| part.trim_matches([' ', '\t']));
+    let is_type = parts.next().and_then(|essence| essence.split_once('/')).is_some_and(|(kind, sub)| is_token(kind) && is_token(sub));
+    is_type && parts.all(|part| part.split_once('=').is_some_and(|(name, value)| is_token(name) && (is_token(value) || is_quoted(value))))
+}
+
+/// Whether this is a quoted string of printable ASCII (RFC 9110 section 5.6.4) without anything escaped.
+pub fn is_quoted(text: &str) -> bool {
+    let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    inner.is_some_and(|inner| inner.bytes().all(|b| (b' '..=b'~').contains(&b) && !b"\"\\".contains(&b)))
 }
 
 /// Whether a browser can show a file of this type without it being able to do anything: pictures, sound, film, plain text.
@@ -86,6 +107,23 @@ mod tests {
             assert_eq!(content_type(name.as_bytes()), expected, "{name}");
         }
         assert_eq!(content_type(b"\xFF.\xFF"), "application/octet-stream");
+    }
+
+    #[test]
+    fn media_types() {
+        for good in ["text/html", "application/vnd.x+json", "text/html; charset=utf-8", "text/html;charset=\"utf-8\"; a=b", "TEXT/HTML"] {
+            assert!(is_media_type(good), "{good}");
+        }
+        for bad in
+            ["", "text", "/", "text/", "/html", "text/html;", "text/html; a", "text/html; a=", "te xt/html", "text/html\r\n", "text/é"]
+        {
+            assert!(!is_media_type(bad), "{bad:?}");
+        }
+        for (bare, told) in
+            [("text/x", "text/x; charset=utf-8"), ("Text/X", "Text/X; charset=utf-8"), ("text/x; a=b", "text/x; a=b"), ("a/b", "a/b")]
+        {
+            assert_eq!(with_charset(bare), told);
+        }
     }
 
     #[test]

@@ -89,6 +89,34 @@ impl CleanPath {
         (path.name() == name).then_some(path)
     }
 
+    /// The folder that it is in.
+    #[must_use]
+    pub fn folder(&self) -> CleanPath {
+        let end = self.0[..self.0.len().saturating_sub(1)].iter().rposition(|&b| b == b'/').map_or(0, |slash| slash + 1);
+        CleanPath(self.0[..end].to_vec())
+    }
+
+    /// The same path with the slash of a folder.
+    #[must_use]
+    pub fn to_folder(&self) -> CleanPath {
+        let slash: &[u8] = if self.is_folder() { b"" } else { b"/" };
+        CleanPath([&self.0, slash].concat())
+    }
+
+    /// The path without this at the end of its last name, if that leaves a name.
+    pub fn without(&self, ending: &[u8]) -> Option<CleanPath> {
+        let short = self.0.strip_suffix(ending)?;
+        let name = short.rsplit(|&b| b == b'/').next().unwrap_or_default();
+        (!matches!(name, b"" | b"." | b"..")).then(|| CleanPath(short.to_vec()))
+    }
+
+    /// The path with this behind it: in a folder a file of this name, otherwise a longer name.
+    #[must_use]
+    pub fn with(&self, ending: &str) -> CleanPath {
+        debug_assert!(!matches!(ending, "" | "." | "..") && !ending.bytes().any(|b| b"/\\\0".contains(&b)), "{ending:?} is no name");
+        CleanPath([&self.0, ending.as_bytes()].concat())
+    }
+
     /// Whether the path is that of a folder, given relative to the root and without a slash at its end, or of something in it.
     pub fn is_within(&self, folder: &[u8]) -> bool {
         self.0.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || folder.is_empty() || rest[0] == b'/')
@@ -246,6 +274,39 @@ mod tests {
             let mut path = CleanPath::default();
             path.set(raw.as_bytes()).unwrap();
             assert_eq!(path.below(b"uploads").as_ref().map(CleanPath::as_bytes), expected.map(str::as_bytes), "{raw}");
+        }
+    }
+
+    #[test]
+    fn names_with_and_without_their_ending() {
+        let at = |raw: &str| {
+            let mut path = CleanPath::default();
+            path.set(raw.as_bytes()).unwrap();
+            path
+        };
+        for (raw, expected) in [
+            ("/about.html", Some("about")),
+            ("/a/b.html", Some("a/b")),
+            ("/a.html.html", Some("a.html")),
+            ("/.html", None),
+            ("/a/.html", None),
+            ("/..html", None),
+            ("/...html", None),
+            ("/a/...html", None),
+            ("/....html", Some("...")),
+            ("/about", None),
+            ("/about.html/", None),
+            ("/", None),
+        ] {
+            let short = at(raw).without(b".html");
+            assert_eq!(short.as_ref().map(CleanPath::as_bytes), expected.map(str::as_bytes), "{raw}");
+            if let Some(short) = short {
+                assert_eq!(short.with(".html"), at(raw));
+                assert_eq!(at(&short.to_location()), short, "it reads back as itself");
+            }
+        }
+        for (raw, expected) in [("/a", ""), ("/a/", ""), ("/a/b", "a/"), ("/a/b/", "a/"), ("/a/b/c", "a/b/"), ("/", "")] {
+            assert_eq!(at(raw).folder().as_bytes(), expected.as_bytes(), "{raw}");
         }
     }
 

@@ -110,7 +110,7 @@ impl Driver<'_> {
                     }
                 }
                 Event::Refuse(refuse) => {
-                    let response = refuse.into_response(&self.request);
+                    let response = self.shared.site.refuse(refuse, &self.request, self.now.at).response().await;
                     self.respond(response);
                     self.send().await?;
                     return Ok(End::Malformed);
@@ -132,7 +132,8 @@ impl Driver<'_> {
                             Lapse::GoOn => {}
                             Lapse::Silent => return Ok(End::Idle),
                             Lapse::Refuse(refuse) => {
-                                self.respond(refuse.into_response(&self.request));
+                                let response = self.shared.site.refuse(refuse, &self.request, self.now.at).response().await;
+                                self.respond(response);
                                 self.send().await?;
                                 return Ok(End::Slow);
                             }

@@ -269,6 +269,15 @@ fn help_and_version() {
         ("--connections-per-ip", ""),
         ("--rate-limit", ""),
         ("--trusted-proxy", ""),
+        ("--index", "index.html"),
+        ("--spa[=<FILE>]", "index.html"),
+        ("--clean-urls", ""),
+        ("--mime", ""),
+        ("--cache-control", ""),
+        ("--header", ""),
+        ("--symlinks", "inside"),
+        ("--dotfiles", "deny"),
+        ("--error-page-limit", "256KiB"),
     ];
     for (flag, default) in flags {
         // at the beginning of its own lines, behind a short form or not; not where another one speaks of it

@@ -37,6 +37,7 @@ mod regressions;
 mod sample;
 mod sandbox;
 mod shutdown;
+mod sites;
 mod symlinks;
 mod system_calls;
 mod takeover;

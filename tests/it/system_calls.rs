@@ -34,6 +34,12 @@ fn traced(calls: &str, inject: &str, output: &Path) -> Option<Builder> {
     Some(Builder::new(&["--threads", "1"]).through(&wrapper))
 }
 
+/// A start on a kernel without openat2. `None`: as above.
+pub fn without_openat2(args: &[&str]) -> Option<Builder> {
+    let builder = traced("openat2", "inject=openat2:error=ENOSYS", Path::new("/dev/null"))?;
+    Some(args.iter().fold(builder, |builder, arg| builder.arg(arg)))
+}
+
 /// Serves a tree below strace, speaks, ends it, and gives the lines of the trace.
 fn trace(calls: &str, tree: Tree, speak: impl FnOnce(&Server)) -> Option<Vec<String>> {
     let folder = tempfile::tempdir().unwrap();
