@@ -27,10 +27,11 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> Result<u8, Error> {
-    let plan = Plan::compile(cli.file, control::raise_descriptors())?;
+    let descriptors = control::raise_descriptors();
+    let plan = control::fit(Plan::compile(cli.file, descriptors)?, descriptors);
     if cli.check {
-        control::check(&plan)?;
-        return print("millpond: everything is in order\n");
+        let worst_case = control::check(&plan, descriptors)?;
+        return print(&format!("{worst_case}millpond: everything is in order\n"));
     }
     control::run(&plan).map(|code| u8::try_from(code).unwrap_or(u8::MAX))
 }

@@ -7,6 +7,8 @@ use crate::http::Bounds;
 
 /// Connections served at once, unless told otherwise: enough for one machine, and a known worst case of memory.
 pub const MAX_DEFAULT_CONNECTIONS: usize = 16_384;
+/// As many are served on a machine without the memory for the worst case of more: few connections ever come near it.
+pub const MIN_DEFAULT_CONNECTIONS: usize = 1024;
 /// Descriptors that are kept for listeners, logs, and files that are being looked at.
 pub const RESERVED_DESCRIPTORS: usize = 32;
 /// Descriptors that a worker needs for its event loop.

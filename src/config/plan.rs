@@ -29,6 +29,8 @@ pub struct Plan {
     pub queue: usize,
     /// Connections served at once.
     pub connections: usize,
+    /// Whether nobody has named that number.
+    pub connections_by_default: bool,
     /// Where requests are logged.
     pub access_log: AccessLog,
     /// How long requests in flight may take at the end.
@@ -136,6 +138,7 @@ impl Plan {
             control: file.control,
             threads,
             queue: file.queue,
+            connections_by_default: file.connections.is_none(),
             connections: file.connections.unwrap_or((free / 2).clamp(1, limits::MAX_DEFAULT_CONNECTIONS)),
             access_log: file.access_log,
             shutdown_grace: file.shutdown_grace,

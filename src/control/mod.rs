@@ -1,5 +1,6 @@
 //! The main thread: binds the sockets, gives up its rights, starts the threads, waits for signals, and brings everything to an end.
 
+mod budget;
 mod listen;
 mod sandbox;
 mod takeover;
@@ -34,12 +35,15 @@ use crate::net::{Shared, accept, worker};
 use crate::observe::log::{self, Log};
 use crate::observe::{Counters, finish_saying, say};
 use crate::site::Site;
+use budget::Budget;
 use takeover::{Control, Offer, Predecessor};
 
 /// How long to wait before a worker that could not be replaced is tried again.
 const REPLACE_AGAIN: Duration = Duration::from_millis(200);
 /// What a process that was ended by a signal exits with, less the signal's number.
 const EXIT_BY_SIGNAL: i32 = 128;
+
+pub use budget::fit;
 
 /// Raises the number of files that this process may have open as far as it is allowed to; returns it.
 pub fn raise_descriptors() -> usize {
@@ -52,12 +56,15 @@ pub fn raise_descriptors() -> usize {
     getrlimit(Resource::Nofile).current.map_or(1 << 20, |n| usize::try_from(n).unwrap_or(usize::MAX))
 }
 
-/// Checks what can be checked without starting anything: that the root can be opened, and that the ports are free.
+/// Checks what can be checked without starting anything: that the root can be opened, that the ports are free, and that this machine,
+/// with so many descriptors, can hold what the plan allows. Returns the worst case of it, for people.
 ///
 /// # Errors
 ///
-/// What would keep the server from starting.
-pub fn check(plan: &Plan) -> Result<(), Error> {
+/// What would keep the server from starting, or from holding what it may have to.
+pub fn check(plan: &Plan, descriptors: usize) -> Result<String, Error> {
+    let budget = Budget::new(plan, descriptors);
+    budget.check()?;
     // what a running process would hand over can not be bound beside it
     if !plan.control.as_deref().is_some_and(takeover::is_running) {
         listen::bind(plan, Vec::new(), false)?;
@@ -65,11 +72,12 @@ pub fn check(plan: &Plan) -> Result<(), Error> {
     user::become_planned(plan)?;
     open_log(plan, false)?;
     match &plan.uploads {
-        Some(uploads) if uploads.by_default => Ok(()),
-        Some(uploads) if uploads.folder.is_dir() => can_write(uploads),
-        Some(uploads) if !can_create_in(uploads.folder.parent()) => Err(uploads_failed(uploads, "can not be made")),
-        _ => Ok(()),
+        Some(uploads) if uploads.by_default => {}
+        Some(uploads) if uploads.folder.is_dir() => can_write(uploads)?,
+        Some(uploads) if !can_create_in(uploads.folder.parent()) => return Err(uploads_failed(uploads, "can not be made")),
+        _ => {}
     }
+    Ok(budget.describe())
 }
 
 /// What happens while the server runs.

@@ -15,6 +15,14 @@ use crate::http::coding::Coding;
 pub const QUICK_BYTES: u64 = 512 << 10;
 /// Up to this size the best level is used; above it one that takes a fraction of the time.
 const THOROUGH_BYTES: usize = 1 << 20;
+/// About what making a quick coding takes: the file, the coding, and the tables of the coder.
+pub const QUICK_WORK_BYTES: u64 = 2 * QUICK_BYTES + (8 << 20);
+
+/// About what making the best coding of the largest file takes: the file, the coding, and the tables of the coder.
+pub fn best_bytes(largest: u64) -> u64 {
+    2 * largest + (128 << 20)
+}
+
 /// Codings that may wait to be made. What does not fit is asked for again by a later request.
 const WAITING: usize = 1024;
 /// The lowest priority that a thread can have.

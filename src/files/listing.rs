@@ -15,6 +15,7 @@ use super::blocking::Blocking;
 use super::page::{escaped, query_values, size};
 use super::root::{Contents, Found, How, Item, Root};
 use super::{Store, failure, page, refused};
+use crate::config::limits::Limits;
 use crate::config::plan::Plan;
 use crate::config::rules::Dotfiles;
 use crate::http::conditional::{self, Validators, Verdict};
@@ -25,13 +26,21 @@ use crate::http::{Request, Response, StatusCode, accept, date, disposition, head
 
 /// Listings that are made at the same time: each may hold the entries of a large folder and keep a processor busy, and none of the
 /// others waits for long.
-const AT_ONCE: usize = 4;
+pub const AT_ONCE: usize = 4;
+/// About what an entry takes while a listing is made: a name, a record, and its row of the page.
+const ITEM_BYTES: usize = 1024;
+
 /// Characters of a search: more than any name has.
 const SEARCH_CHARS: usize = 255;
 /// Files whose text is shown below the listing of their folder, whatever the case of their letters; the first that is there.
 const READMES: [&str; 3] = ["README.md", "README.txt", "README"];
 
 const PAGE: &str = include_str!("listing.html");
+
+/// About what making a listing takes at most.
+pub fn making_bytes(limits: &Limits) -> u64 {
+    (limits.listing_limit * ITEM_BYTES + limits.readme_limit) as u64
+}
 
 /// How folders are listed.
 #[derive(Debug)]

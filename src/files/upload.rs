@@ -56,7 +56,11 @@ const PART_HEAD_BYTES: u64 = 16 << 10;
 /// Bytes that are gathered before they are written; two such buffers are all that an upload holds, beside what is being read.
 const BUFFER_BYTES: usize = 96 << 10;
 /// Passwords that are verified at the same time: each takes a processor and, by its hash, tens of megabytes.
-const VERIFYING: usize = 2;
+pub const VERIFYING: usize = 2;
+/// What an upload holds: its two buffers, and the head of a part with what was read along with it.
+pub const UPLOAD_BYTES: u64 = 2 * BUFFER_BYTES as u64 + PART_HEAD_BYTES + READ_ALONG;
+/// Bytes of a form that its parser may have read along with the head of a part.
+const READ_ALONG: u64 = 32 << 10;
 /// Names that are tried before an upload is given up.
 const NAMES: u32 = 10_000;
 /// Hidden names that are tried: more than one only if another process starts at the very moment.
@@ -441,6 +445,13 @@ fn credentials(value: &[u8]) -> Option<(String, Vec<u8>)> {
     Some((String::from_utf8(user.to_vec()).ok()?, password[1..].to_vec()))
 }
 
+/// The memory that verifying a password takes, by its hash: for argon2 as many KiB as it says (`m=19456`).
+pub fn verify_bytes(hash: &str) -> u64 {
+    const BCRYPT_BYTES: u64 = 8 << 10;
+    let kibibytes = hash.split(['$', ',']).find_map(|part| part.strip_prefix("m=")?.parse::<u64>().ok());
+    kibibytes.map_or(BCRYPT_BYTES, |n| n << 10)
+}
+
 fn verify(hash: &str, password: &[u8]) -> bool {
     if hash.starts_with("$argon2") {
         return argon2::PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok());
@@ -498,7 +509,6 @@ struct Feed {
 impl Feed {
     /// A head comes: it has to end within its bound, and what was read along with it.
     fn expect_head(&self) {
-        const READ_ALONG: u64 = 32 << 10;
         self.most.store(self.bytes.load(Ordering::Relaxed) + PART_HEAD_BYTES + READ_ALONG, Ordering::Relaxed);
     }
 

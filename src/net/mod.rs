@@ -26,6 +26,20 @@ use crate::site::Site;
 use clients::{Clients, Place};
 use queue::Queue;
 
+/// What one connection holds at most, beside the buffers of its socket in the kernel: what it has read, the requests that were read
+/// from that, the responses that are gathered, and itself.
+pub fn connection_bytes(limits: &Limits) -> u64 {
+    const ITSELF_BYTES: u64 = 4 << 10;
+    let input = (limits.head_limit + spare::INPUT_BYTES) as u64;
+    2 * input + write::HELD_BYTES + ITSELF_BYTES
+}
+
+/// What a connection that was told 503 holds while it is read to its end.
+pub const LINGERING_BYTES: u64 = spare::INPUT_BYTES as u64 + 1024;
+
+/// What a worker keeps of buffers that are used again.
+pub const SPARE_BYTES: u64 = spare::ALL_BYTES as u64;
+
 /// What the acceptor and all workers share.
 #[derive(Debug)]
 pub struct Shared {

@@ -14,6 +14,9 @@ const KEPT: usize = 64;
 /// A buffer that grew beyond this is not kept.
 const KEPT_BYTES: usize = 64 << 10;
 
+/// What a worker keeps at most: input buffers, requests and outgoing buffers.
+pub const ALL_BYTES: usize = KEPT * (INPUT_BYTES + 2 * KEPT_BYTES);
+
 type Shelf<T> = LocalKey<RefCell<Vec<T>>>;
 
 thread_local! {

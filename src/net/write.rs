@@ -18,6 +18,8 @@ use crate::files;
 use crate::files::blocking::Blocking;
 use crate::http::body::{Chunk, OpenFile};
 
+/// What is held in memory of responses that wait to leave: what is gathered before they do, and the last one that was added to it.
+pub const HELD_BYTES: u64 = 2 * GATHERED_BYTES;
 /// Bodies up to this size are copied behind their head: that costs less than another piece to send.
 const COPIED_BYTES: usize = 1 << 10;
 /// Pieces of memory that one call sends.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::Record;
 
 /// Bytes of lines that a worker may have waiting: about ten thousand lines.
-const LANE_BYTES: usize = 1 << 20;
+pub const LANE_BYTES: usize = 1 << 20;
 /// Bytes that a pipe takes at once or not at all (PIPE_BUF of Linux): what is counted as written is written, and no line is torn.
 const PIPE_BYTES: usize = 4096;
 /// How long lines are gathered before they are written.
