@@ -16,6 +16,7 @@ mod activation;
 mod archive;
 mod bodies;
 mod bounds;
+mod changes;
 mod budget;
 mod cli;
 mod clients;

@@ -8,13 +8,18 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use crate::client::{find, request};
-use crate::harness::{Builder, HELLO, Server, Tree, noise, until};
+use crate::harness::{Builder, HELLO, Server, Tree, noise, pause, until};
 use crate::{paths, symlinks};
 
 /// A start of the program below strace (`-D`: the program stays our child). `None`: there is no strace, or it may not trace.
 fn traced(calls: &str, inject: &str, output: &Path) -> Option<Builder> {
+    traced_with(&["--threads", "1"], calls, inject, output)
+}
+
+fn traced_with(args: &[&str], calls: &str, inject: &str, output: &Path) -> Option<Builder> {
     static WORKS: OnceLock<bool> = OnceLock::new();
     let works = *WORKS.get_or_init(|| {
         let mut command = Command::new("strace");
@@ -31,7 +36,7 @@ fn traced(calls: &str, inject: &str, output: &Path) -> Option<Builder> {
     if !inject.is_empty() {
         wrapper.extend(["-e", inject]);
     }
-    Some(Builder::new(&["--threads", "1"]).through(&wrapper))
+    Some(Builder::new(args).through(&wrapper))
 }
 
 /// A start on a kernel without openat2. `None`: as above.
@@ -145,4 +150,66 @@ fn an_open_that_was_disturbed_is_tried_again() {
         assert_eq!((answer.status, answer.text()), (200, number.to_string()), "file {number}");
     }
     assert_eq!(server.get("/nowhere").status, 404);
+}
+
+/// Many ask for a file at once that nobody has asked for before: it is loaded once, also when it is not in memory, so that it is loaded
+/// where others have to wait for it.
+#[test]
+fn a_file_is_loaded_once_however_many_ask() {
+    for (how, inject) in [("at once", ""), ("on the pool", "inject=preadv2:error=EAGAIN")] {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("trace");
+        let Some(builder) = traced_with(&["--threads", "3", "--queue", "200"], "openat2,preadv2", inject, &output) else { return };
+        let tree = Tree::site();
+        let names = ["small.txt", "big.bin"];
+        tree.write(names[0], noise(1, 1000));
+        tree.write(names[1], noise(2, 100_000));
+        let server = builder.tree(tree).start();
+        // a file that has just been written is read again, for it might be written to once more in the same moment
+        pause(200);
+        for (seed, name) in (1..).zip(names) {
+            let mut clients: Vec<_> = (0..200).map(|_| server.connect()).collect();
+            clients.iter_mut().for_each(|client| client.send_get(&format!("/{name}")));
+            for client in &mut clients {
+                let answer = client.answer();
+                assert_eq!(answer.status, 200, "{how}: {name}");
+                assert!(answer.body == noise(seed, if seed == 1 { 1000 } else { 100_000 }), "{how}: {name}");
+            }
+        }
+        server.stop().assert_clean();
+        let text = || fs::read_to_string(&output).unwrap_or_default();
+        until("the trace is written to its end", || text().contains("+++ exited with 0 +++"));
+        let lines: Vec<String> = text().lines().map(str::to_owned).collect();
+        for name in names {
+            let opened = count(&lines, &[name, "O_RDONLY|O_NOCTTY"]);
+            let by_workers = count(&lines, &[name, "O_RDONLY|O_NOCTTY", "RESOLVE_CACHED"]);
+            // a worker may have to leave off where it would have to wait
+            assert!((1..=4).contains(&opened) && opened - by_workers <= 1, "{how}: {name}: {lines:#?}");
+        }
+    }
+}
+
+/// Where folders can not be watched, changes show after a second, and the operator is told why.
+#[test]
+fn without_notification_changes_show_after_a_second() {
+    for (inject, message) in [
+        ("inject=inotify_init1:error=EMFILE", "folders can not be watched"),
+        ("inject=inotify_add_watch:error=ENOSPC", "fs.inotify.max_user_watches"),
+    ] {
+        let Some(builder) = traced("inotify_init1,inotify_add_watch", inject, Path::new("/dev/null")) else { return };
+        let server = builder.start();
+        let mut client = server.connect();
+        for round in 0..3 {
+            server.tree().write("sub/page.txt", round.to_string());
+            let begun = Instant::now();
+            while client.get("/sub/page.txt").text() != round.to_string() {
+                assert!(begun.elapsed() < Duration::from_secs(3), "{inject}: round {round}");
+            }
+        }
+        server.wait_for_line(message);
+        let told = server.err.all().iter().filter(|line| line.contains(message)).count();
+        // of uploads too, which are in a folder of their own
+        assert!(told <= 2, "{inject}: told {told} times");
+        server.stop().assert_clean();
+    }
 }
