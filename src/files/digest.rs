@@ -8,8 +8,6 @@ use super::root;
 use crate::http::body::OpenFile;
 use crate::http::digest;
 
-/// Digests that are computed at the same time: each reads a file from end to end and keeps a processor busy.
-pub const AT_ONCE: usize = 2;
 /// Bytes that are read and hashed in one piece.
 const PIECE_BYTES: usize = 128 << 10;
 

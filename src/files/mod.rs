@@ -26,7 +26,6 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::io::{Errno, ReadWriteFlags};
-use tokio::sync::Semaphore;
 
 use crate::config::plan::Plan;
 use crate::config::rules::Rules;
@@ -85,8 +84,6 @@ pub struct Files {
     store: Arc<Store>,
     blocking: Arc<Blocking>,
     started: Instant,
-    /// Leave to compute a digest.
-    digesting: Arc<Semaphore>,
     /// How folders without an index are told, if they are.
     listing: Option<Arc<Listing>>,
     /// Bytes of the largest page for an error.
@@ -112,8 +109,7 @@ impl Files {
         };
         let cache = Cache::new(plan.limits.cache_size / 8 * eighths, (plan.cached_descriptors * eighths as usize / 8).max(1));
         let store = Arc::new(Store::open(path, plan, cache, policy, rules, Arc::clone(&blocking))?);
-        let digesting = Arc::new(Semaphore::new(digest::AT_ONCE));
-        Ok(Files { store, blocking, started, digesting, listing: None, error_page_limit: plan.limits.error_page_limit })
+        Ok(Files { store, blocking, started, listing: None, error_page_limit: plan.limits.error_page_limit })
     }
 
     /// The same files, with folders listed.
@@ -338,13 +334,20 @@ impl Files {
     ) -> Served<'a> {
         let (store, path, entry) = (Arc::clone(&self.store), path.clone(), Arc::clone(entry));
         Served::Later(Box::pin(async move {
-            let (made, of) = (path.clone(), Arc::clone(&entry));
-            let variant = self.blocking.run(move || {
-                let _asked = asked;
-                store.make(made.as_bytes(), &of, coding, Effort::Quick)
-            });
-            let variant = variant.await;
             let Kind::File(ready) = &entry.kind else { return refused(Refuse::internal(), request) };
+            let turn = self.store.turn(ready.stamp.len).await;
+            let variant = match self.store.kept(path.as_bytes(), &ready.stamp, coding) {
+                // another has made it meanwhile
+                Some(variant) => Some(variant),
+                None => {
+                    let (made, of) = (path.clone(), Arc::clone(&entry));
+                    let making = self.blocking.run(move || {
+                        let _held = (asked, turn);
+                        store.make(made.as_bytes(), &of, coding, Effort::Quick)
+                    });
+                    making.await
+                }
+            };
             if let Some(coded) = &ready.coded
                 && variant.is_some()
             {
@@ -368,15 +371,15 @@ impl Files {
         }
         let (store, path, stamp, mut variant) = (Arc::clone(&self.store), path.clone(), ready.stamp, variant.clone());
         Served::Later(Box::pin(async move {
-            // the semaphore is never closed; the leave goes along, so that a client that is gone frees it no earlier than the work ends
-            let leave = Arc::clone(&self.digesting).acquire_owned().await;
-            // another may have made it meanwhile
-            variant.digest = store.digest(path.as_bytes(), &stamp, coding, &variant);
-            if variant.digest.is_some() {
+            let turn = self.store.turn(variant.content.size()).await;
+            let kept = self.store.kept(path.as_bytes(), &stamp, coding);
+            if let Some(digest) = kept.filter(|kept| kept.etag() == variant.etag()).and_then(|kept| kept.digest) {
+                // another has asked for it meanwhile
+                variant.digest = Some(digest);
                 return answer(&variant, request);
             }
             let variant = self.blocking.run(move || {
-                let _leave = leave;
+                let _turn = turn;
                 // of a file that changes meanwhile there is none
                 variant.digest = digest::of(&variant.content).ok().flatten();
                 store.keep(path.as_bytes(), &stamp, coding, &variant);

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::blocking::Blocking;
 use super::cache::{Cache, Checked, Claim, Entry, Kind};
 use super::compress::{self, Compressor, Effort};
@@ -18,7 +20,6 @@ use super::{Policy, is_in_memory, read_whole};
 use crate::config::plan::Plan;
 use crate::config::rules::Rules;
 use crate::http::coding::Coding;
-use crate::http::digest::Sha256;
 use crate::http::path::CleanPath;
 use crate::observe::say;
 
@@ -26,6 +27,9 @@ use crate::observe::say;
 const MEMORY_BYTES: u64 = 24 << 10;
 /// How often a file that changes while it is read is read again, before it is served from the open file instead.
 const READS: usize = 3;
+/// Pieces of work that take long, because whole large files are read for them, at the same time: digests, and codings of large files.
+/// What else waits for the blocking pool does not wait for all of them, and their memory is bounded.
+const LONG: usize = 2;
 /// Files of one folder that are loaded before they are asked for.
 const WARMED: usize = 100_000;
 /// What clean addresses leave out.
@@ -46,6 +50,8 @@ pub struct Store {
     /// Sizes of files that are compressed.
     compressed: RangeInclusive<u64>,
     blocking: Arc<Blocking>,
+    /// Who has one may do what takes long.
+    turns: Arc<Semaphore>,
 }
 
 /// What a path comes to by the names that are there: a file, with what is known of it, or what else its entry may be.
@@ -72,7 +78,7 @@ impl Store {
         let compressor = if policy == Policy::Uploads || !cache.is_on() || !plan.compress { None } else { Some(Compressor::start()?) };
         let compressed = plan.limits.compress_min..=plan.limits.compress_max;
         let root = Root::open(path, rules.symlinks)?;
-        Ok(Store { root, cache, rules, policy, epochs, watch, compressor, compressed, blocking })
+        Ok(Store { root, cache, rules, policy, epochs, watch, compressor, compressed, blocking, turns: Arc::new(Semaphore::new(LONG)) })
     }
 
     /// The entry of a path, checked within the last second. Does not wait for the disk.
@@ -400,12 +406,17 @@ impl Store {
         }
     }
 
-    /// The digest of a representation, if it is known by now.
-    pub fn digest(&self, path: &[u8], stamp: &Stamp, coding: Coding, variant: &Variant) -> Option<Sha256> {
-        let current = self.cache.get(path)?;
-        let Kind::File(ready) = &current.kind else { return None };
-        let same = ready.variant(coding).filter(|there| ready.stamp == *stamp && there.etag() == variant.etag());
-        same.and_then(|there| there.digest)
+    /// Waits for the turn to do something that takes long with a file of this size; with a small one nothing does.
+    pub async fn turn(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        if bytes <= compress::QUICK_BYTES { None } else { Arc::clone(&self.turns).acquire_owned().await.ok() }
+    }
+
+    /// What there is by now of a coding of a file in this state.
+    pub fn kept(&self, path: &[u8], stamp: &Stamp, coding: Coding) -> Option<Variant> {
+        match &self.cache.get(path)?.kind {
+            Kind::File(ready) if ready.stamp == *stamp => ready.variant(coding).cloned(),
+            _ => None,
+        }
     }
 
     /// Sees to it that a coding is made as well as it gets, later, unless too much is to be done already.

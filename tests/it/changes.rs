@@ -456,7 +456,7 @@ fn files_edited_in_place() {
 
 /// The bytes of the file of a number: some hundred, and some larger than what is kept in memory.
 fn numbered(number: u64) -> Vec<u8> {
-    let length = if number % 100 == 0 { 30_000 } else { 100 + (number % 400) as usize };
+    let length = if number.is_multiple_of(100) { 30_000 } else { 100 + (number % 400) as usize };
     noise(number, length)
 }
 

@@ -213,3 +213,26 @@ fn without_notification_changes_show_after_a_second() {
         server.stop().assert_clean();
     }
 }
+
+/// For a digest of a large file all of it is read, and for a coding of it too. However many ask, that is done for two of them at most, and
+/// the others are told what was found; the coding is made once more as well as it gets.
+#[test]
+fn what_takes_long_is_not_done_for_each_who_asks() {
+    const LENGTH: usize = 2 << 20;
+    for (fields, times) in [("Want-Repr-Digest: sha-256=1\r\n", 2), ("Accept-Encoding: zstd, identity;q=0\r\n", 3)] {
+        let tree = Tree::site();
+        tree.write("large.txt", b"a line that comes again and again\n".repeat(LENGTH / 34 + 1)[..LENGTH].to_vec());
+        // a file that has just been written is loaded again, and all is forgotten that is known of it
+        pause(200);
+        let lines = trace("pread64", tree, |server| {
+            let mut clients: Vec<_> = (0..30).map(|_| server.connect()).collect();
+            clients.iter_mut().for_each(|client| client.send(request("HEAD", "/large.txt", fields)));
+            let answers: Vec<_> = clients.iter_mut().map(|client| client.answer_to_head()).collect();
+            assert!(answers.iter().all(|answer| answer.status == 200), "{fields}");
+        });
+        let Some(lines) = lines else { return };
+        let read = |line: &String| line.rsplit(" = ").next()?.parse::<usize>().ok().filter(|bytes| *bytes > 65_536);
+        let bytes: usize = lines.iter().filter_map(read).sum();
+        assert!((LENGTH..=times * LENGTH).contains(&bytes), "{fields}: {bytes} bytes were read for a file of {LENGTH}");
+    }
+}
