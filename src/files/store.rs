@@ -15,6 +15,7 @@ use super::cache::{Cache, Checked, Claim, Entry, Kind};
 use super::compress::{self, Compressor, Effort};
 use super::ready::{About, Asked, Coded, Content, Ready, Variant, Way};
 use super::root::{self, Found, How, NoAnswer, Root, Stamp};
+use super::upload::SEGMENT;
 use super::watch::{Epochs, Watch};
 use super::{Policy, is_in_memory, read_whole};
 use crate::config::plan::Plan;
@@ -44,6 +45,8 @@ pub struct Store {
     pub(super) cache: Cache,
     pub(super) rules: Rules,
     policy: Policy,
+    /// Whether uploads have their place beside these files.
+    has_uploads: bool,
     epochs: Arc<Epochs>,
     watch: Option<Watch>,
     compressor: Option<Compressor>,
@@ -78,7 +81,9 @@ impl Store {
         let compressor = if policy == Policy::Uploads || !cache.is_on() || !plan.compress { None } else { Some(Compressor::start()?) };
         let compressed = plan.limits.compress_min..=plan.limits.compress_max;
         let root = Root::open(path, rules.symlinks)?;
-        Ok(Store { root, cache, rules, policy, epochs, watch, compressor, compressed, blocking, turns: Arc::new(Semaphore::new(LONG)) })
+        let has_uploads = plan.uploads.is_some();
+        let turns = Arc::new(Semaphore::new(LONG));
+        Ok(Store { root, cache, rules, policy, has_uploads, epochs, watch, compressor, compressed, blocking, turns })
     }
 
     /// The entry of a path, checked within the last second. Does not wait for the disk.
@@ -236,7 +241,9 @@ impl Store {
             let folder = path.folder();
             return Ok((self.index(&folder, how)? == Some(nth)).then_some(folder));
         }
-        let Some(address) = path.without(HTML.as_bytes()) else { return Ok(None) };
+        // what has the address of uploads is not to be had there
+        let is_ours = |address: &CleanPath| !(self.has_uploads && address.is_within(SEGMENT));
+        let Some(address) = path.without(HTML.as_bytes()).filter(is_ours) else { return Ok(None) };
         let is_free = match self.root.look(address.as_bytes(), how)? {
             Found::Nothing => true,
             Found::Folder => !self.has_index(&address, how)?,

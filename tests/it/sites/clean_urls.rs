@@ -165,6 +165,19 @@ fn a_redirect_stays_here() {
     assert_eq!(server.ask(raw).need("location"), "/about");
 }
 
+/// The address of uploads is theirs while there are any.
+#[test]
+fn a_page_that_is_named_as_uploads_are() {
+    for (args, moved) in [(&["--clean-urls"][..], false), (&["--clean-urls", "--uploads", "off"], true)] {
+        let tree = Tree::empty();
+        tree.write("uploads.html", page("uploads"));
+        let server = serve(tree, args);
+        let answer = server.get("/uploads.html");
+        assert_eq!((answer.status, answer.field("location")), if moved { (301, Some("/uploads")) } else { (200, None) }, "{args:?}");
+        assert_eq!(server.get("/uploads").text() == page("uploads"), moved, "{args:?}");
+    }
+}
+
 /// Following redirects always ends at a page.
 #[test]
 fn redirects_end() {
