@@ -249,13 +249,14 @@ impl Files {
                 None if accepted(request).allows(Coding::Identity) => return self.tell(path, ready, Coding::Identity, request),
                 None => not_acceptable(ready.plain.vary, request),
             },
-            Kind::Folder => moved(&request.path.to_folder(), request),
+            Kind::Folder if *path == request.path => moved(&path.to_folder(), request),
             Kind::Moved(to) => moved(to, request),
             Kind::Bare => match &self.listing {
                 Some(listing) => return self.list(listing, path, request),
                 None => return self.fall_back(path, request, now_ms),
             },
-            Kind::Nothing => return self.fall_back(path, request, now_ms),
+            // a folder in the place of the page of an app is no page
+            Kind::Folder | Kind::Nothing => return self.fall_back(path, request, now_ms),
             Kind::Denied => refused(Refuse::new(StatusCode::FORBIDDEN, "The server may not read what is at this address."), request),
         })
     }

@@ -121,6 +121,19 @@ fn a_listing_goes_before_the_app() {
     assert_eq!(client.get_with("/bare/nowhere", BROWSER).text(), page("app"));
 }
 
+#[test]
+fn a_folder_is_no_page() {
+    for args in [&["--spa=sub"][..], &["--spa=bare"], &["--spa=sub", "--clean-urls"]] {
+        let server = serve(Tree::site(), args);
+        let mut client = server.connect();
+        for target in ["/nowhere", "/nowhere/", "/bare/"] {
+            let answer = client.get_with(target, BROWSER);
+            assert_eq!((answer.status, answer.field("location")), (404, None), "{args:?}: {target}");
+        }
+        assert_eq!(client.get_with("/sub", BROWSER).need("location"), "/sub/", "{args:?}");
+    }
+}
+
 /// What an address comes to changes with what is there.
 #[test]
 fn a_file_takes_the_place_of_a_route() {
