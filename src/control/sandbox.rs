@@ -1,8 +1,8 @@
 //! The sandbox: what the process may still do once everything is bound and opened. The kernel holds it (Landlock).
 //!
 //! It can read below the folder that is served, write below the folder of uploads, and make and write files in the folder of the
-//! access log, so that the log can be opened anew. Where links may lead out of the folder, it can read everything. It can open nothing else, run nothing, bind no other port, connect to nobody, and
-//! send no signal to another process. What was opened before stays open.
+//! access log, so that the log can be opened anew. It can open nothing else, run nothing, bind no other port, connect to nobody, and
+//! send no signal to another process. What was opened before stays open. If links may lead out of the folder, it can read everything.
 //!
 //! It holds for the thread that enters it and for those that this one starts: it has to be entered before there is another.
 
@@ -52,7 +52,7 @@ fn restrict(plan: &Plan) -> Result<RestrictionStatus, RulesetError> {
         .handle_access(AccessNet::from_all(FULL))?
         .scope(Scope::from_all(FULL))?
         .create()?;
-    // whoever lets links lead out of the folder lets the server read whatever they lead to
+    // where links lead is known when they are followed
     let readable = if plan.rules.symlinks == Symlinks::Follow { Path::new("/") } else { &plan.root };
     rules = allow(rules, readable, AccessFs::ReadFile | AccessFs::ReadDir)?;
     if let Some(uploads) = &plan.uploads {
