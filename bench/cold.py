@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Cold data beside hot: what reading files from the disk does to requests for a small file that is in memory.
+
+    python3 cold.py millpond,nginx --gib 4
+
+A few GiB of files are written, brought to the disk and dropped from the kernel's page cache. Then 16 clients read them from end to
+end while a normal load asks for a file of 1 KiB. Prints the requests per second and the p99 of the normal load without and with them,
+and the bytes that were read from the disk. Everything runs on loopback; the files are removed at the end.
+"""
+import argparse
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+
+from run import docroot, server
+
+MS = {"us": 1e-3, "ms": 1, "s": 1e3}
+FILES = 64
+
+
+def normal(port, secs, extra=()):
+    o = subprocess.run(["taskset", "-c", "1", "wrk", "-t1", "-c16", f"-d{secs}s", "--latency", f"http://127.0.0.1:{port}/index.html", *extra],
+                       capture_output=True, text=True).stdout
+    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", o)
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", o).group(1)), float(p99.group(1)) * MS[p99.group(2)]
+
+
+def drop(paths):
+    """Brings the files to the disk and out of the page cache."""
+    for path in paths:
+        with open(path, "rb") as f:
+            os.fsync(f.fileno())
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def resident(paths):
+    """MiB of the files that are in the page cache, by fincore."""
+    o = subprocess.run(["fincore", "-b", "-n", "-o", "RES", *paths], capture_output=True, text=True).stdout
+    return sum(int(n) for n in o.split()) / (1 << 20)
+
+
+def read_through(port, names, stop, got):
+    """One client: a file after the other, a connection for each."""
+    buffer = bytearray(256 << 10)
+    while not stop.is_set():
+        try:
+            name = names.pop()
+        except IndexError:
+            return
+        with socket.create_connection(("127.0.0.1", port), 10) as s:
+            s.settimeout(10)
+            s.sendall(f"GET /{name} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            while not stop.is_set():
+                n = s.recv_into(buffer)
+                if not n:
+                    break
+                got[0] += n
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("servers")
+    ap.add_argument("--gib", type=float, default=4)
+    ap.add_argument("--clients", type=int, default=16)
+    ap.add_argument("-d", type=int, default=6, help="seconds of each load")
+    a = ap.parse_args()
+    with docroot(1024) as root:
+        piece = os.urandom(1 << 20)
+        names = [f"big{i}.bin" for i in range(FILES)]
+        for name in names:
+            with open(f"{root}/{name}", "wb") as f:
+                for _ in range(int(a.gib * 1024 / FILES)):
+                    f.write(piece)
+        paths = [f"{root}/{name}" for name in names]
+        for n in a.servers.split(","):
+            with server(n, root) as (p, port):
+                normal(port, 1)
+                # the same load from memory, so that only the disk makes the difference
+                for path in paths:
+                    with open(path, "rb") as f:
+                        while f.read(1 << 20):
+                            pass
+                rows = {}
+                for what in ("alone", "beside files in memory", "beside files on the disk"):
+                    if what == "beside files on the disk":
+                        drop(paths)
+                        time.sleep(1)
+                        before = resident(paths)
+                    stop, got, todo = threading.Event(), [0], names * 50
+                    readers = [threading.Thread(target=read_through, args=(port, todo, stop, got)) for _ in range(a.clients if what != "alone" else 0)]
+                    for r in readers:
+                        r.start()
+                    rows[what] = normal(port, a.d) + (got[0] / (1 << 20) / a.d,)
+                    stop.set()
+                    for r in readers:
+                        r.join()
+                for what, (rps, p99, mib) in rows.items():
+                    print(f"{n:13} {what:25} {rps:8.0f} req/s, p99 {p99:7.2f} ms; {mib:7.0f} MiB/s read by the others"
+                          + (f" ({before:.0f} MiB were in memory at the beginning)" if "disk" in what else ""), flush=True)
+
+
+if __name__ == "__main__":
+    main()
