@@ -117,9 +117,13 @@ impl Archives {
         let making = blocking.run(move || {
             let folder = path.as_bytes().to_vec();
             let members = collect(&store.root, &rules, &folder, bounds)?;
-            Ok(Making { store, folder, top, members, next: 0, open: None, packer: Packer::new(format), is_finished: false, _leave: leave })
+            // the leave comes along, so that a client that is gone frees it no earlier than this work ends
+            let making = Making { store, folder, top, members, next: 0, open: None, packer: Packer::new(format), is_finished: false };
+            Ok((making, leave))
         });
-        let source = Archive { making: Arc::new(Mutex::new(making.await?)), blocking: Arc::clone(blocking), piece: None };
+        let (making, leave) = making.await?;
+        let making = Arc::new(Mutex::new(making));
+        let source = Archive { making, blocking: Arc::clone(blocking), piece: None, leave: Some(leave) };
         let fields = Fields::default()
             .with(&header::CONTENT_TYPE, format.content_type())
             .with(&header::CONTENT_DISPOSITION, disposition::attachment(&name))
@@ -201,8 +205,6 @@ struct Making {
     open: Option<Open>,
     packer: Packer,
     is_finished: bool,
-    /// One of the archives that may be made at the same time.
-    _leave: OwnedSemaphorePermit,
 }
 
 /// The file that is going in.
@@ -442,6 +444,8 @@ struct Archive {
     making: Arc<Mutex<Making>>,
     blocking: Arc<Blocking>,
     piece: Option<Piece>,
+    /// One of the archives that may be made at the same time: given back before the client can know that it has all.
+    leave: Option<OwnedSemaphorePermit>,
 }
 
 impl Archive {
@@ -464,7 +468,7 @@ impl Source for Archive {
         match &made {
             Poll::Pending => self.piece = Some(piece),
             Poll::Ready(Ok(Some(_))) => self.piece = Some(self.begin()),
-            Poll::Ready(_) => {}
+            Poll::Ready(_) => self.leave = None,
         }
         made.map(Result::transpose)
     }

@@ -280,6 +280,17 @@ fn archives_made_at_once_are_bounded_and_a_client_that_goes_frees_its_place() {
     }
 }
 
+/// Who has a whole archive can ask for the next one: the place is free before the end is sent.
+#[test]
+fn one_archive_after_the_other_is_never_too_many() {
+    let server = Builder::new(&["--listing", "--archive", "--archive-jobs", "1"]).start();
+    for round in 0..60 {
+        let (form, _) = FORMS[round % 3];
+        download(&server, "/bare/", form);
+        assert_eq!(server.connect().head(&format!("/bare/?download={form}")).status, 200, "{form}");
+    }
+}
+
 #[test]
 fn a_file_that_becomes_shorter_breaks_the_archive_off() {
     for (form, _) in FORMS {
