@@ -399,3 +399,41 @@ fn an_idle_server_uses_no_processor() {
     let used = server.cpu_ticks() - before;
     assert!(used <= 3, "{used} of 50 ticks used for nothing");
 }
+
+/// The service in `pkg/` starts the program with flags that it has, and is in order.
+#[test]
+fn the_flags_of_the_service_are_in_order() {
+    let service = include_str!("../../pkg/millpond.service");
+    let command = service.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/millpond ")).expect("a command");
+    let tree = Tree::site();
+    let (root, log) = (tree.root(), tree.outside("access.log"));
+    let own = |word: &str| match word {
+        "/srv/www" => root.to_str().unwrap().to_owned(),
+        word if word.starts_with("/var/log/") => log.to_str().unwrap().to_owned(),
+        word => word.to_owned(),
+    };
+    let words: Vec<String> = ["--check", "--port", "0"].into_iter().chain(command.split(' ')).map(own).collect();
+    let ran = Builder::new(&words.iter().map(String::as_str).collect::<Vec<_>>()).bare().tree(tree).run();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+}
+
+/// And so does the container.
+#[test]
+fn the_variables_of_the_container_are_in_order() {
+    let container = include_str!("../../pkg/Containerfile");
+    let tree = Tree::site();
+    let mut builder = Builder::new(&["--check"]).bare();
+    let variables = container.split([' ', '\n']).filter(|word| word.starts_with("MILLPOND_"));
+    let mut count = 0;
+    for (name, value) in variables.filter_map(|variable| variable.split_once('=')) {
+        builder = match value {
+            "/site" => builder.env(name, tree.root()),
+            "8080" => builder.env(name, "0"),
+            value => builder.env(name, value),
+        };
+        count += 1;
+    }
+    assert_eq!(count, 5);
+    let ran = builder.tree(tree).run();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+}
