@@ -64,7 +64,7 @@ pub struct File {
     #[arg(long, value_name = "N", default_value = "100", value_parser = units::count, env = "MILLPOND_QUEUE", help_heading = "Pool and queue")]
     pub queue: usize,
 
-    /// Connections served at once [default: half of the file descriptors, at most 16384]
+    /// Connections served at once [default: what descriptors and memory allow, at most 16384]
     #[arg(long, value_name = "N", value_parser = units::count, env = "MILLPOND_CONNECTIONS", help_heading = "Pool and queue")]
     pub connections: Option<usize>,
 

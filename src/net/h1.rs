@@ -208,7 +208,7 @@ impl Driver<'_> {
             }
             match shared.clients.admit(link.peer, request) {
                 Ok(()) => shared.site.serve(request, &inbound, now.at),
-                Err(refuse) => Served::Ready(refuse.into_response(request)),
+                Err(refuse) => shared.site.refuse(refuse, request, now.at),
             }
         };
         let response = match guarded(serve) {
