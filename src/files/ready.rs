@@ -323,9 +323,11 @@ impl Coded {
         is_first.then(|| Asked { asked: Arc::clone(&self.asked), bit })
     }
 
-    /// Notes that a coding would not be smaller.
+    /// Notes that a coding would not be smaller, or can not be kept. The file as it is can always be had.
     pub fn refuse(&self, coding: Coding) {
-        self.refused.fetch_or(1 << index(coding), Ordering::Relaxed);
+        if coding != Coding::Identity {
+            self.refused.fetch_or(1 << index(coding), Ordering::Relaxed);
+        }
     }
 
     /// Whether a coding would not be smaller.
@@ -425,6 +427,15 @@ pub mod tests {
         assert!(coded.clone().ask(Coding::Br).is_none(), "a copy knows");
         drop(asked);
         assert!(coded.ask(Coding::Br).is_some());
+    }
+
+    #[test]
+    fn what_is_refused_is_that_coding_and_no_other() {
+        let coded = Coded::new(about(Policy::Uploads));
+        coded.refuse(Coding::Identity);
+        assert!(Coding::ALL.into_iter().all(|coding| !coded.is_refused(coding)));
+        coded.refuse(Coding::Br);
+        assert_eq!(Coding::ALL.map(|coding| coded.is_refused(coding)), [false, false, true, false]);
     }
 
     #[test]
