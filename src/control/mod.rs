@@ -375,7 +375,7 @@ fn greet(plan: &Plan, addresses: &[SocketAddr], sandbox: &str, uploads_off: Opti
         text.push_str(&format!("runs as {}\n", log::printable(&user.written)));
     }
     if plan.rules.symlinks == Symlinks::Follow {
-        text.push_str("symbolic links are followed out of the folder\n");
+        text.push_str("symbolic links are followed out of the folder: the sandbox lets everything be read\n");
     }
     if plan.rules.dotfiles == Dotfiles::Allow {
         text.push_str("names that begin with a dot are served\n");

@@ -94,6 +94,19 @@ mod inside {
         }
     }
 
+    /// Links that are followed anywhere need everything to be readable, and nothing else.
+    #[test]
+    fn links_that_are_followed_open_reading_alone() {
+        let server = Server::start(&["--symlinks", "follow"]);
+        if !is_whole(&server) {
+            return;
+        }
+        server.wait_for_line("the sandbox lets everything be read");
+        assert_eq!(attempt(&server, "pool", "read /etc/passwd"), "done");
+        let write = format!("write {}", server.tree().outside("new.txt").display());
+        assert!(attempt(&server, "pool", &write).contains("Permission denied"));
+    }
+
     #[test]
     fn a_worker_that_was_replaced_is_confined_too() {
         let server = Server::start(&["--threads", "1"]);
