@@ -13,10 +13,7 @@ pub const MIN_DEFAULT_CONNECTIONS: usize = 1024;
 pub const RESERVED_DESCRIPTORS: usize = 32;
 /// Descriptors that a worker needs for its event loop.
 pub const WORKER_DESCRIPTORS: usize = 4;
-/// How long a full queue may hold its oldest connection before the surplus is answered with 503: long enough for a burst to pass,
-/// too short for a person to notice.
-pub const QUEUE_PATIENCE: Duration = Duration::from_millis(20);
-/// Connections that were told 503 and are read until the client has ended them: beyond, new ones stay with the kernel.
+/// Connections that were told 503 and are read until the client has ended them: beyond, those that wait for too long wait on.
 pub const MAX_LINGERING: usize = 4096;
 
 /// Clients whose rate of requests is remembered: enough for a busy site, and a few megabytes.
@@ -25,6 +22,10 @@ pub const RATED_CLIENTS: usize = 65_536;
 /// The bounds and deadlines that have a flag.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Limits {
+    /// A connection may wait for a worker for this time; after that it is answered with 503 and Retry-After
+    #[arg(long, value_name = "TIME", default_value = "80ms", value_parser = units::duration, env = "MILLPOND_QUEUE_WAIT", help_heading = "Pool and queue")]
+    pub queue_wait: Duration,
+
     /// A whole request head has to come within this time
     ///
     /// It counts from the accept, or from the first byte on a kept connection. Against clients that hold a connection by sending a

@@ -59,8 +59,7 @@ pub struct File {
 
     /// Accepted connections that may wait for a worker
     ///
-    /// A full queue leaves the rest to the kernel for as long as its oldest connection has waited for less than 20 ms; after that
-    /// the surplus is answered with 503 and Retry-After.
+    /// A full queue leaves the rest to the kernel. What waits for longer than --queue-wait is answered with 503 and Retry-After.
     #[arg(long, value_name = "N", default_value = "100", value_parser = units::count, env = "MILLPOND_QUEUE", help_heading = "Pool and queue")]
     pub queue: usize,
 

@@ -29,6 +29,7 @@ use crate::config::rules::{Dotfiles, Symlinks};
 use crate::config::units::AccessLog;
 use crate::files::blocking::Blocking;
 use crate::files::upload;
+use crate::net::accept::Door;
 use crate::net::clients::Clients;
 use crate::net::queue::Queue;
 use crate::net::{Shared, accept, worker};
@@ -85,7 +86,7 @@ enum Event {
     Signal(i32),
     Relieved,
     WorkerEnded(usize),
-    AcceptorEnded,
+    GuardianEnded,
     AllEnded,
 }
 
@@ -98,6 +99,7 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
     let failed = |what: &'static str| move |e: io::Error| Error(format!("{what}: {e}"));
     // up to the sandbox no thread is started: what is given up here is given up by the whole process
     let Sockets { listeners, is_activated, control, predecessor } = sockets(plan)?;
+    let processors = thread::available_parallelism().map_or(1, usize::from);
     user::become_planned(plan)?;
     let (plan, uploads_off) = make_uploads(plan.clone())?;
     let plan = &plan;
@@ -106,17 +108,21 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
     let blocking = Arc::new(Blocking::new(plan.limits.blocking_threads).map_err(failed("no blocking pool"))?);
     let site = Site::open(plan, &blocking, Instant::now()).map_err(failed("can not open the folder"))?;
     let log = sink.map_or_else(|| Ok(Log::off()), |sink| Log::start(plan.threads, sink)).map_err(failed("no thread for the log"))?;
-    let shared = share(plan, site, blocking, log, is_activated);
+    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+    let offered =
+        control.map(|control| Ok((control, Offer::new(&listeners)?))).transpose().map_err(failed("can not offer the listeners"))?;
+    let queue = Queue::new(plan.queue, plan.threads, processors, plan.connections);
+    let shared = share(plan, site, Door::new(listeners, plan.threads), queue, blocking, log, is_activated);
     tell_panics(&shared);
     let (tell, events) = mpsc::channel();
     watch_signals(&tell).map_err(failed("can not wait for signals"))?;
-    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
     let workers: Result<Vec<_>, _> = (0..plan.threads).map(|index| start_worker(index, &shared, &tell)).collect();
     let mut workers = workers.map_err(failed("no thread for a worker"))?;
     // from here on the one that ran before accepts nothing any more
     predecessor.map_or(Ok(()), Predecessor::relieve)?;
-    let offer = control.map(|control| offer(control, &listeners, &tell)).transpose().map_err(failed("no thread for takeovers"))?;
-    let (stop, acceptor) = start_acceptor(listeners, &shared, &tell).map_err(failed("no thread for the acceptor"))?;
+    let offer =
+        offered.map(|(control, offer)| start_offer(control, offer, &tell)).transpose().map_err(failed("no thread for takeovers"))?;
+    let (stop, guardian) = start_guardian(&shared, &tell).map_err(failed("no thread for the guardian"))?;
     greet(plan, &addresses, &holds, uploads_off.as_deref());
     if let Some(warning) = user::warning(plan) {
         say(warning);
@@ -132,9 +138,9 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
             shared.is_relieved.store(true, Ordering::Relaxed);
         }
     }
-    // the acceptor is still there, so this is heard
+    // the guardian is still there, so this is heard
     let _ = stop.send(true);
-    let by_force = end(plan, acceptor, workers, &tell, &events);
+    let by_force = end(plan, guardian, workers, &tell, &events);
     farewell(&shared);
     Ok(by_force.map_or(0, |signal| EXIT_BY_SIGNAL + signal))
 }
@@ -159,10 +165,11 @@ fn sockets(plan: &Plan) -> Result<Sockets, Error> {
     Ok(Sockets { listeners, is_activated, control, predecessor })
 }
 
-fn share(plan: &Plan, site: Site, blocking: Arc<Blocking>, log: Log, is_activated: bool) -> Arc<Shared> {
+fn share(plan: &Plan, site: Site, door: Door, queue: Queue, blocking: Arc<Blocking>, log: Log, is_activated: bool) -> Arc<Shared> {
     Arc::new(Shared {
         site,
-        queue: Queue::new(plan.queue, plan.threads, plan.connections),
+        door,
+        queue,
         bounds: Arc::new(plan.limits.http()),
         limits: plan.limits.clone(),
         lingering: plan.lingering,
@@ -175,24 +182,20 @@ fn share(plan: &Plan, site: Site, blocking: Arc<Blocking>, log: Log, is_activate
     })
 }
 
-/// Starts the acceptor; it ends when it is told so through the sender.
-fn start_acceptor(
-    listeners: Vec<TcpListener>,
-    shared: &Arc<Shared>,
-    tell: &Sender<Event>,
-) -> io::Result<(watch::Sender<bool>, JoinHandle<()>)> {
+/// Starts the guardian; it ends when it is told so through the sender.
+fn start_guardian(shared: &Arc<Shared>, tell: &Sender<Event>) -> io::Result<(watch::Sender<bool>, JoinHandle<()>)> {
     let (stop, stopped) = watch::channel(false);
     let tell = tell.clone();
     let ended = move || {
         // at the very end nobody listens any more
-        let _ = tell.send(Event::AcceptorEnded);
+        let _ = tell.send(Event::GuardianEnded);
     };
-    Ok((stop, accept::start(listeners, Arc::clone(shared), stopped, ended)?))
+    Ok((stop, accept::start(Arc::clone(shared), stopped, ended)?))
 }
 
 /// Offers the listeners to a new process.
-fn offer(control: Control, listeners: &[TcpListener], tell: &Sender<Event>) -> io::Result<Offer> {
-    let (offer, tell) = (Offer::new(listeners)?, tell.clone());
+fn start_offer(control: Control, offer: Offer, tell: &Sender<Event>) -> io::Result<Offer> {
+    let tell = tell.clone();
     control.start(offer.clone(), move || {
         // at the very end nobody listens any more
         let _ = tell.send(Event::Relieved);
@@ -323,8 +326,8 @@ fn serve(plan: &Plan, workers: &mut [JoinHandle<()>], shared: &Arc<Shared>, tell
                     let _ = tell.send(Event::WorkerEnded(index));
                 }
             },
-            Ok(Event::AcceptorEnded | Event::AllEnded) | Err(_) => {
-                say("the acceptor ended: this server stops");
+            Ok(Event::GuardianEnded | Event::AllEnded) | Err(_) => {
+                say("the guardian ended: this server stops");
                 return Some(SIGTERM);
             }
         }
@@ -332,11 +335,11 @@ fn serve(plan: &Plan, workers: &mut [JoinHandle<()>], shared: &Arc<Shared>, tell
 }
 
 /// Waits until all that is in flight has ended, or the grace is over, or a second signal comes; that one is returned.
-fn end(plan: &Plan, acceptor: JoinHandle<()>, workers: Vec<JoinHandle<()>>, tell: &Sender<Event>, events: &Receiver<Event>) -> Option<i32> {
+fn end(plan: &Plan, guardian: JoinHandle<()>, workers: Vec<JoinHandle<()>>, tell: &Sender<Event>, events: &Receiver<Event>) -> Option<i32> {
     let deadline = Instant::now() + plan.shutdown_grace;
     let tell = tell.clone();
     let waiter = thread::Builder::new().name("ending".into()).spawn(move || {
-        for handle in std::iter::once(acceptor).chain(workers) {
+        for handle in std::iter::once(guardian).chain(workers) {
             // a panic in it was told already
             let _ = handle.join();
         }
@@ -348,7 +351,7 @@ fn end(plan: &Plan, acceptor: JoinHandle<()>, workers: Vec<JoinHandle<()>>, tell
     loop {
         match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(Event::Signal(signal)) if signal != SIGHUP => return Some(signal),
-            Ok(Event::Signal(_) | Event::Relieved | Event::WorkerEnded(_) | Event::AcceptorEnded) => {}
+            Ok(Event::Signal(_) | Event::Relieved | Event::WorkerEnded(_) | Event::GuardianEnded) => {}
             Ok(Event::AllEnded) => return None,
             Err(_) => {
                 say("the grace is over: what is still in flight is cut off");

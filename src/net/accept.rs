@@ -1,223 +1,495 @@
-//! Listeners to queue, on one thread.
+//! The door: from the kernel's backlog into the queue.
 //!
-//! While the queue has room, what the kernel has accepted goes into it. When it is full the rest stays with the kernel, as long
-//! as the oldest connection in the queue is young; after that the surplus is answered with 503 here, without a worker's time.
+//! Workers come to it themselves. One of them, the keeper, watches the listeners in its event loop; what it finds there it puts into
+//! the queue, takes its share, and wakes another for the rest. So on a quiet machine a connection is accepted and served by one
+//! thread, which wakes up once. A thread of its own, the guardian, looks after the door while the workers are busy with something
+//! else; it sleeps while they do.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
-use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use rustix::net::{RecvFlags, SendFlags, SocketFlags};
+use tokio::io::unix::AsyncFd;
 use tokio::runtime::Builder;
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::task::yield_now;
+use tokio::time::sleep;
 
-use super::clients::{self, Place};
+use super::clients::{self, Clients};
 use super::conn::{self, Io};
-use super::queue::FAIR;
+use super::queue::Queue;
 use super::worker::Watch;
-use super::{Accepted, Shared};
-use crate::config::limits::QUEUE_PATIENCE;
+use super::{Accepted, Shared, spare};
 use crate::observe::say;
 
-/// Connections that one listener accepts before another has its turn.
-const BATCH: usize = 64;
-/// How long the acceptor rests when the process is out of descriptors.
+/// How often the guardian looks whether somebody minds the door.
+const TICK: Duration = Duration::from_millis(5);
+/// Looks for which all workers have to sleep before the guardian does.
+const QUIET_TICKS: u32 = 20;
+/// How long the door rests when the process is out of descriptors.
 const SHORTAGE_REST: Duration = Duration::from_millis(50);
-/// How long the acceptor rests when too many of those that were told 503 are still there.
-const LINGERING_REST: Duration = Duration::from_millis(5);
 /// How often a shortage is told.
 const SHORTAGE_TOLD: Duration = Duration::from_secs(5);
+/// How often something is looked at that sends no event, at the end.
+const END_LOOK: Duration = Duration::from_millis(1);
+/// How often the keeper looks while connections come in a stream, in place of being woken for each.
+const STREAM_LOOK: Duration = Duration::from_millis(1);
+/// What a stream is: so many connections in such a time.
+const STREAM: (usize, Duration) = (32, Duration::from_millis(10));
+/// How often one look fills the queue again after what was late has left it.
+const LATE_ROUNDS: u32 = 8;
+/// The keeper when there is none.
+const NOBODY: usize = usize::MAX;
 
-/// The answer to a connection that the queue has no room for.
+/// The answer to a connection that is not served.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 43\r\nconnection: close\r\n\r\nThe server is busy. Try again in a moment.\n";
 
-/// Starts the acceptor; it ends, and closes its listeners, when `stop` is set or dropped. `ended` is called on its thread if it ends
-/// by a panic.
-///
-/// # Errors
-///
-/// No thread or no event loop can be had.
-pub fn start(
-    listeners: Vec<TcpListener>,
-    shared: Arc<Shared>,
-    stop: watch::Receiver<bool>,
-    ended: impl FnOnce() + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
-    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
-    thread::Builder::new().name("acceptor".into()).spawn(move || {
-        let watch = Watch::new(ended);
-        runtime.block_on(async {
-            let lingering = Arc::new(AtomicUsize::new(0));
-            let mut tasks = tokio::task::JoinSet::new();
-            for listener in listeners {
-                // its replacement needs unsafe code, against types that lie about their descriptor; a TcpListener does not
-                #[allow(deprecated)]
-                match AsyncFd::new(listener) {
-                    Ok(listener) => {
-                        _ = tasks.spawn(
-                            Acceptor { listener, shared: Arc::clone(&shared), lingering: Arc::clone(&lingering), told: None }
-                                .run(stop.clone()),
-                        )
-                    }
-                    Err(e) => say(&format!("a listener is lost: {e}")),
-                }
-            }
-            while tasks.join_next().await.is_some() {}
-            shared.queue.close();
-            // those that were told 503 may still read it
-            while lingering.load(Ordering::Relaxed) > 0 {
-                sleep(Duration::from_millis(5)).await;
-            }
-        });
-        watch.done();
-    })
+/// Where connections come in.
+#[derive(Debug)]
+pub struct Door {
+    inside: Mutex<Inside>,
+    /// The worker that watches the listeners.
+    keeper: AtomicUsize,
+    /// Whether the kernel may have connections that were left there.
+    is_behind: AtomicBool,
+    /// Whether the keeper looks by itself rather than to be woken.
+    is_stream: AtomicBool,
+    /// How often somebody has looked.
+    looks: AtomicU64,
+    /// Connections that were told 503 and are still there.
+    lingering: AtomicUsize,
+    /// Workers whose thread sleeps.
+    asleep: Box<[AtomicBool]>,
+    /// Whether the guardian is awake, and what wakes it.
+    is_guarded: AtomicBool,
+    guard: Notify,
 }
 
-struct Acceptor {
-    listener: AsyncFd<TcpListener>,
-    shared: Arc<Shared>,
-    lingering: Arc<AtomicUsize>,
+/// What one thread at a time may use.
+#[derive(Debug)]
+struct Inside {
+    listeners: Vec<Listener>,
+    /// Connections on their way into the queue.
+    fresh: Vec<Accepted>,
+    /// Until when nothing is accepted, for want of descriptors.
+    rests_until: Option<Instant>,
+    /// When that was last told.
     told: Option<Instant>,
 }
 
-impl Acceptor {
-    async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        loop {
-            tokio::select! {
-                biased;
-                _ = stop.wait_for(|stop| *stop) => break,
-                () = self.turn() => {}
-            }
-        }
-        self.shared.queue.drain();
-        if self.shared.is_succeeded.load(Ordering::Relaxed) {
-            return;
-        }
-        // what the kernel has accepted before is served, and nothing is shed any more
-        loop {
-            while let Some(waited) = self.shared.queue.full_for() {
-                self.wait_for_room(waited).await;
-            }
-            match self.accept() {
-                Ok(accepted) => self.put(accepted),
-                Err(Errno::AGAIN) => return,
-                Err(e) if is_of_the_client(e) => {}
-                Err(_) => sleep(SHORTAGE_REST).await,
-            }
-        }
-    }
+#[derive(Debug)]
+struct Listener {
+    socket: Arc<TcpListener>,
+    /// Since when the kernel may hold connections for it: they are counted as waiting since then.
+    behind_since: Option<Instant>,
+}
 
-    /// Waits until there are connections, and takes some in.
-    async fn turn(&mut self) {
-        let Some(ready) = self.readable().await else { return self.shared.queue.hurry() };
-        let Ok(mut ready) = ready else { return sleep(SHORTAGE_REST).await };
-        ready.retain_ready();
-        drop(ready);
-        for _ in 0..BATCH {
-            // while the oldest is young, what does not fit stays with the kernel
-            while let Some(waited) = self.shared.queue.full_for()
-                && waited < QUEUE_PATIENCE
-            {
-                self.wait_for_room(waited).await;
-            }
-            // those that were told 503 are few enough, or the rest stays with the kernel
-            while self.lingering.load(Ordering::Relaxed) >= self.shared.lingering {
-                sleep(LINGERING_REST).await;
-            }
-            match self.accept() {
-                Ok(accepted) => self.put(accepted),
-                Err(Errno::AGAIN) => {
-                    // the next connection tells anew
-                    if let Ok(mut ready) = self.listener.readable().await {
-                        ready.clear_ready();
-                    }
-                    return;
-                }
-                Err(e) if is_shortage(e) => {
-                    self.tell_shortage(e);
-                    return sleep(SHORTAGE_REST).await;
-                }
-                Err(e) if is_of_the_client(e) => {}
-                Err(e) => {
-                    self.tell(&format!("new connections can not be accepted: {e}"));
-                    return sleep(SHORTAGE_REST).await;
-                }
-            }
-        }
-        tokio::task::yield_now().await;
-    }
-
-    /// Waits until there may be a connection; not for long while the queue has some, so that it can be looked after.
-    async fn readable(&self) -> Option<io::Result<AsyncFdReadyGuard<'_, TcpListener>>> {
-        if self.shared.queue.has_waiting() {
-            timeout(FAIR, self.listener.readable()).await.ok()
-        } else {
-            Some(self.listener.readable().await)
+impl Door {
+    /// A door with these listeners, for so many workers.
+    pub fn new(listeners: Vec<TcpListener>, workers: usize) -> Door {
+        let listener = |socket| Listener { socket: Arc::new(socket), behind_since: None };
+        Door {
+            inside: Mutex::new(Inside {
+                listeners: listeners.into_iter().map(listener).collect(),
+                fresh: Vec::new(),
+                rests_until: None,
+                told: None,
+            }),
+            keeper: AtomicUsize::new(0),
+            is_behind: AtomicBool::new(false),
+            is_stream: AtomicBool::new(false),
+            looks: AtomicU64::new(0),
+            lingering: AtomicUsize::new(0),
+            asleep: (0..workers).map(|_| AtomicBool::new(true)).collect(),
+            is_guarded: AtomicBool::new(false),
+            guard: Notify::new(),
         }
     }
 
-    /// Waits until the full queue may have room, or until its oldest connection, which has waited this long, is no longer young.
-    async fn wait_for_room(&self, waited: Duration) {
-        let time = QUEUE_PATIENCE.saturating_sub(waited).max(Duration::from_millis(1));
-        // either way the caller looks again
-        let _ = timeout(time, self.shared.queue.room()).await;
-    }
-
-    fn accept(&self) -> Result<Accepted, Errno> {
-        let socket: OwnedFd = rustix::net::accept_with(self.listener.get_ref(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-        Ok(Accepted { socket: socket.into(), at: Instant::now(), place: Place::default() })
-    }
-
-    fn put(&self, mut accepted: Accepted) {
-        let Some(place) = self.shared.clients.enter(&accepted.socket) else { return clients::turn_away(&accepted.socket) };
-        accepted.place = place;
-        if let Err(accepted) = self.shared.queue.put(accepted) {
-            self.shed(accepted);
+    /// The inside, unless another thread is there.
+    fn enter(&self) -> Option<MutexGuard<'_, Inside>> {
+        match self.inside.try_lock() {
+            Ok(inside) => Some(inside),
+            Err(TryLockError::Poisoned(inside)) => Some(inside.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
-    /// Answers with 503, in a way that the client receives it.
-    fn shed(&self, accepted: Accepted) {
-        self.shared.counters.shed.fetch_add(1, Ordering::Relaxed);
-        // fresh, the socket has room for this; a client that is gone needs no answer
-        let _ = rustix::net::send(&accepted.socket, BUSY, rustix::net::SendFlags::NOSIGNAL);
-        self.lingering.fetch_add(1, Ordering::Relaxed);
-        let lingering = Arc::clone(&self.lingering);
-        let deadline = accepted.at + self.shared.limits.linger_timeout;
-        tokio::spawn(async move {
-            conn::linger(&mut Io::new(accepted.socket), deadline).await;
-            lingering.fetch_sub(1, Ordering::Relaxed);
-        });
+    /// The inside; waits while another thread is there.
+    fn wait_to_enter(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell_shortage(&mut self, e: Errno) {
-        let what = if matches!(e, Errno::MFILE | Errno::NFILE) { "out of file descriptors" } else { "out of memory for sockets" };
-        self.tell(&format!("{what}: new connections wait; raise the limit (ulimit -n) or lower --connections"));
+    /// The thread of this worker sleeps until something happens.
+    pub fn sleeps(&self, worker: usize) {
+        self.asleep[worker].store(true, Ordering::SeqCst);
     }
 
-    /// Tells the operator, but not each time.
-    fn tell(&mut self, what: &str) {
-        if self.told.is_none_or(|told| told.elapsed() > SHORTAGE_TOLD) {
-            self.told = Some(Instant::now());
-            say(what);
+    /// The thread of this worker is awake; from now on somebody looks after the door for it.
+    pub fn is_awake(&self, worker: usize, queue: &Queue) {
+        if self.is_stream.load(Ordering::Relaxed) && self.keeper.load(Ordering::Relaxed) == worker {
+            queue.waker(worker).notify_one();
+        }
+        self.asleep[worker].store(false, Ordering::SeqCst);
+        if !self.is_guarded.load(Ordering::SeqCst) && !self.is_guarded.swap(true, Ordering::SeqCst) {
+            self.guard.notify_one();
+        }
+    }
+
+    fn all_sleep(&self) -> bool {
+        self.asleep.iter().all(|asleep| asleep.load(Ordering::SeqCst))
+    }
+
+    /// The thread of this worker has ended: if it was the keeper, another one is.
+    pub fn vacate(&self, worker: usize, queue: &Queue) {
+        self.sleeps(worker);
+        let next = (worker + 1) % self.asleep.len();
+        if self.keeper.compare_exchange(worker, next, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            queue.waker(next).notify_one();
+        }
+    }
+
+    /// Whether the kernel may have connections that were left there.
+    pub fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were told 503 and are still there.
+    pub fn lingering(&self) -> usize {
+        self.lingering.load(Ordering::Relaxed)
+    }
+}
+
+/// What a worker knows of the listeners: something if it is the keeper.
+#[derive(Debug, Default)]
+pub struct Keeper {
+    watched: Vec<AsyncFd<Arc<TcpListener>>>,
+    /// Whether there may be connections.
+    is_told: bool,
+    stream: Stream,
+}
+
+/// Whether connections come one by one or in a stream. In a stream the listeners are not watched: whenever the worker wakes up, and
+/// at least once in `STREAM_LOOK`, it looks. By then most connections have sent their request, and are served without a wait.
+#[derive(Debug, Default)]
+struct Stream {
+    is_on: bool,
+    since: Option<Instant>,
+    came: usize,
+}
+
+impl Stream {
+    /// Counts connections that came.
+    fn count(&mut self, came: usize, now: Instant) {
+        self.came += came;
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= STREAM.1 {
+            *self = Stream { is_on: self.came >= STREAM.0, since: Some(now), came: 0 };
         }
     }
 }
 
-/// Whether it is this process, or the machine, that has no means for another connection.
-fn is_shortage(e: Errno) -> bool {
-    matches!(e, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+impl Keeper {
+    /// Takes the listeners into this worker's event loop, or out of it, as its role is.
+    fn attend(&mut self, door: &Door, worker: usize) {
+        let is_keeper = door.keeper.load(Ordering::SeqCst) == worker;
+        let watches = is_keeper && !self.stream.is_on;
+        if watches && self.watched.is_empty() {
+            for listener in &door.wait_to_enter().listeners {
+                // its replacement needs unsafe code, against types that lie about their descriptor; a TcpListener does not
+                #[allow(deprecated)]
+                match AsyncFd::new(Arc::clone(&listener.socket)) {
+                    Ok(watched) => self.watched.push(watched),
+                    Err(e) => say(&format!("a listener is lost: {e}")),
+                }
+            }
+        } else if !watches {
+            self.watched.clear();
+        }
+        self.is_told = is_keeper && (self.is_told || self.watched.is_empty());
+        if is_keeper {
+            door.is_stream.store(self.stream.is_on, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there may be connections; the task is woken when there are.
+    pub fn poll_told(&mut self, cx: &mut Context) -> bool {
+        for listener in &self.watched {
+            // an error is found by who accepts
+            self.is_told |= listener.poll_read_ready(cx).map_ok(|mut ready| ready.retain_ready()).is_ready();
+        }
+        self.is_told
+    }
+
+    /// There are no more: the next one tells anew.
+    fn forget(&mut self, cx: &mut Context) {
+        for listener in &self.watched {
+            if let Poll::Ready(Ok(mut ready)) = listener.poll_read_ready(cx) {
+                ready.clear_ready();
+            }
+        }
+        self.is_told = false;
+    }
+
+    /// Takes in what the kernel has, if there may be something; returns how long to wait before the next look, if that is known.
+    pub async fn look(&mut self, shared: &Arc<Shared>, worker: usize, now: Instant) -> Option<Duration> {
+        let door = &shared.door;
+        self.attend(door, worker);
+        let is_told = poll_fn(|cx| Poll::Ready(self.poll_told(cx))).await;
+        let is_wanted = is_told
+            || door.is_behind()
+            || shared.queue.oldest().is_some_and(|at| now.saturating_duration_since(at) >= shared.limits.queue_wait);
+        if !is_wanted {
+            return None;
+        }
+        let look = loop {
+            match door.let_in(shared, now) {
+                Some(look) => break look,
+                // another thread is at it
+                None => yield_now().await,
+            }
+        };
+        if !look.is_behind {
+            poll_fn(|cx| Poll::Ready(self.forget(cx))).await;
+        }
+        if is_told {
+            self.stream.count(look.came, now);
+        }
+        look.rest
+    }
+}
+
+/// What came of a look at the listeners.
+#[derive(Debug)]
+struct Look {
+    /// Connections that came.
+    came: usize,
+    /// Whether some may have been left with the kernel.
+    is_behind: bool,
+    /// For how long the door rests.
+    rest: Option<Duration>,
+}
+
+impl Door {
+    /// Takes what the kernel has into the queue, as far as there is room, after what has waited there for too long was told so. None
+    /// if another thread is at it.
+    fn let_in(&self, shared: &Arc<Shared>, now: Instant) -> Option<Look> {
+        let mut inside = self.enter()?;
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        if let Some(until) = inside.rests_until
+            && until > now
+        {
+            return Some(Look { came: 0, is_behind: true, rest: Some(until - now) });
+        }
+        let (mut came, mut is_behind, mut failure) = (0, false, None);
+        // once more for what the late ones make room for
+        for _ in 0..LATE_ROUNDS {
+            let mut is_late = false;
+            while let Some(late) = shared.pop_late(now) {
+                shed(shared, late);
+                is_late = true;
+            }
+            if came > 0 && !is_late {
+                break;
+            }
+            let Inside { listeners, fresh, .. } = &mut *inside;
+            let mut room = shared.queue.room();
+            for listener in listeners.iter_mut() {
+                failure = failure.or(listener.take_in(fresh, &mut room, &shared.clients, now).err());
+            }
+            is_behind = listeners.iter().any(|listener| listener.behind_since.is_some());
+            came += fresh.len();
+            shared.queue.put(fresh.drain(..));
+            if !is_behind || failure.is_some() {
+                break;
+            }
+        }
+        self.is_behind.store(is_behind, Ordering::Relaxed);
+        inside.rests_until = failure.map(|_| now + SHORTAGE_REST);
+        if let Some(e) = failure {
+            inside.tell(e);
+        }
+        Some(Look { came, is_behind, rest: failure.map(|_| SHORTAGE_REST) })
+    }
+
+    /// How long a worker waits for this at most, and whether the listeners tell it of connections.
+    pub fn wait(&self, shared: &Shared, worker: usize, now: Instant) -> (Option<Duration>, bool) {
+        let late = shared.queue.oldest().map(|at| (at + shared.limits.queue_wait).saturating_duration_since(now));
+        let is_stream = self.keeper.load(Ordering::Relaxed) == worker && self.is_stream.load(Ordering::Relaxed);
+        let time = late.into_iter().chain(is_stream.then_some(STREAM_LOOK)).min();
+        (time, !is_stream && !self.is_behind())
+    }
+}
+
+impl Listener {
+    /// Accepts until there is no more, or no room.
+    fn take_in(&mut self, fresh: &mut Vec<Accepted>, room: &mut usize, clients: &Arc<Clients>, now: Instant) -> Result<(), Errno> {
+        let at = *self.behind_since.get_or_insert(now);
+        while *room > 0 {
+            match rustix::net::accept_with(&*self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(socket) => {
+                    let socket = OwnedFd::into(socket);
+                    let Some(place) = clients.enter(&socket) else {
+                        clients::turn_away(&socket);
+                        continue;
+                    };
+                    fresh.push(Accepted { socket, at, place });
+                    *room -= 1;
+                }
+                Err(Errno::AGAIN) => {
+                    self.behind_since = None;
+                    break;
+                }
+                Err(e) if is_of_the_client(e) => {}
+                Err(e) => {
+                    // a shortage does not count as waiting: a refusal would need a descriptor too
+                    self.behind_since = Some(now);
+                    return Err(e);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Inside {
+    /// Tells the operator of a failure, but not each time.
+    fn tell(&mut self, e: Errno) {
+        if self.told.is_some_and(|told| told.elapsed() <= SHORTAGE_TOLD) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let advice = "new connections wait; raise the limit (ulimit -n) or lower --connections";
+        match e {
+            Errno::MFILE | Errno::NFILE => say(&format!("out of file descriptors: {advice}")),
+            Errno::NOBUFS | Errno::NOMEM => say(&format!("out of memory for sockets: {advice}")),
+            e => say(&format!("new connections can not be accepted: {e}")),
+        }
+    }
 }
 
 /// Whether a client is gone already, or its network is.
 fn is_of_the_client(e: Errno) -> bool {
     use Errno as E;
     matches!(e, E::CONNABORTED | E::INTR | E::PROTO | E::NETDOWN | E::NETUNREACH | E::HOSTUNREACH | E::HOSTDOWN)
+}
+
+impl Shared {
+    /// A connection that has waited for longer than it may, as long as there are not too many of its kind.
+    fn pop_late(&self, now: Instant) -> Option<Accepted> {
+        if self.queue.is_draining() || self.door.lingering() >= self.lingering {
+            return None;
+        }
+        self.queue.pop_older(now.checked_sub(self.limits.queue_wait)?)
+    }
+}
+
+/// Answers with 503, in a way that the client receives it.
+fn shed(shared: &Arc<Shared>, accepted: Accepted) {
+    shared.counters.shed.fetch_add(1, Ordering::Relaxed);
+    let mut buffer = spare::input();
+    let asked = rustix::net::recv(&accepted.socket, rustix::buffer::spare_capacity(&mut buffer), RecvFlags::empty());
+    // the end follows at once, and leaves with this; fresh, the socket has room for it, and a client that is gone needs none
+    let _ = rustix::net::send(&accepted.socket, BUSY, SendFlags::NOSIGNAL | SendFlags::MORE);
+    // a client that has sent all of a request says nothing more
+    let is_whole = asked.is_ok() && buffer.starts_with(b"GET ") && buffer.ends_with(b"\r\n\r\n");
+    spare::keep_input(buffer);
+    if is_whole {
+        return;
+    }
+    let mut io = Io::new(accepted.socket);
+    io.shutdown();
+    shared.door.lingering.fetch_add(1, Ordering::Relaxed);
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        conn::linger(&mut io, Instant::now() + shared.limits.linger_timeout).await;
+        shared.door.lingering.fetch_sub(1, Ordering::Relaxed);
+    });
+}
+
+/// Starts the guardian. It ends, and the door with it, when `stop` is set or dropped. `ended` is called on its thread if it ends by a
+/// panic.
+///
+/// # Errors
+///
+/// No thread or no event loop can be had.
+pub fn start(shared: Arc<Shared>, stop: watch::Receiver<bool>, ended: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+    thread::Builder::new().name("guardian".into()).spawn(move || {
+        let watch = Watch::new(ended);
+        runtime.block_on(async {
+            guard(&shared, stop).await;
+            close(&shared).await;
+        });
+        watch.done();
+    })
+}
+
+/// Looks after the door, as long as a worker is awake, until the end.
+async fn guard(shared: &Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let door = &shared.door;
+    let watch = async {
+        loop {
+            door.guard.notified().await;
+            let (mut quiet, mut missed, mut looks) = (0, 0, door.looks.load(Ordering::Relaxed));
+            while quiet < QUIET_TICKS || !door.is_left() {
+                sleep(TICK).await;
+                quiet = if door.all_sleep() { quiet + 1 } else { 0 };
+                missed = if door.looks.load(Ordering::Relaxed) == looks { missed + 1 } else { 0 };
+                if missed > 1 {
+                    let now = Instant::now();
+                    door.let_in(shared, now);
+                    shared.queue.wake_one(now);
+                }
+                looks = door.looks.load(Ordering::Relaxed);
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = watch => {}
+    }
+}
+
+impl Door {
+    /// Leaves the door to itself, if all workers sleep.
+    fn is_left(&self) -> bool {
+        self.is_guarded.store(false, Ordering::SeqCst);
+        // said before the look: a worker that wakes up after it calls the guardian
+        self.all_sleep() || self.is_guarded.swap(true, Ordering::SeqCst)
+    }
+}
+
+/// Takes in what the kernel has accepted before the end, all of which is served, and closes the listeners and then the queue.
+async fn close(shared: &Arc<Shared>) {
+    let door = &shared.door;
+    door.keeper.store(NOBODY, Ordering::SeqCst);
+    shared.queue.drain();
+    // what waits with the kernel is left to the next process, if there is one
+    while !shared.is_succeeded.load(Ordering::Relaxed) {
+        // once no worker watches the listeners, what is looked for last is what there is
+        let is_last = door.wait_to_enter().listeners.iter().all(|listener| Arc::strong_count(&listener.socket) == 1);
+        let now = Instant::now();
+        let look = door.let_in(shared, now);
+        shared.queue.wake_one(now);
+        if is_last && look.is_some_and(|look| !look.is_behind) {
+            break;
+        }
+        sleep(END_LOOK).await;
+    }
+    door.wait_to_enter().listeners.clear();
+    shared.queue.close();
+    // those that were told 503 may still read it
+    while door.lingering() > 0 {
+        sleep(END_LOOK).await;
+    }
 }

@@ -125,7 +125,7 @@ impl Io {
     }
 
     /// Ends what is sent.
-    fn shutdown(&self) {
+    pub fn shutdown(&self) {
         if let Ok(fd) = self.fd() {
             // a socket that is gone needs no end
             let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Write);
@@ -225,6 +225,7 @@ impl Link {
     /// Ends what is sent and reads on for a while: a client that is still sending would otherwise be told of a reset, and could
     /// lose the response to it (RFC 9112 section 9.6).
     async fn linger(&mut self) {
+        self.io.shutdown();
         linger(&mut self.io, Instant::now() + self.shared.limits.linger_timeout).await;
     }
 }
@@ -240,9 +241,8 @@ impl Drop for Link {
     }
 }
 
-/// Ends what is sent, and drops what still comes until the client ends it too, or the deadline.
+/// Drops what still comes until the client ends it too, or the deadline.
 pub async fn linger(io: &mut Io, deadline: Instant) {
-    io.shutdown();
     let mut alarm = Alarm::default();
     let mut left = LINGER_BYTES;
     let mut buffer = spare::input();

@@ -306,6 +306,9 @@ impl Driver<'_> {
 
     /// Sends all that is ready, and tells the log. The connection rests from then on.
     async fn send(&mut self) -> Result<(), End> {
+        if self.conn.is_closed() {
+            self.out.ends();
+        }
         let sent = send(&mut self.out, self.link).await;
         self.tell();
         if sent? {

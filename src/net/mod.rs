@@ -23,6 +23,7 @@ use crate::http::Bounds;
 use crate::observe::Counters;
 use crate::observe::log::Log;
 use crate::site::Site;
+use accept::Door;
 use clients::{Clients, Place};
 use queue::Queue;
 
@@ -40,11 +41,13 @@ pub const LINGERING_BYTES: u64 = spare::INPUT_BYTES as u64 + 1024;
 /// What a worker keeps of buffers that are used again.
 pub const SPARE_BYTES: u64 = spare::ALL_BYTES as u64;
 
-/// What the acceptor and all workers share.
+/// What the guardian and all workers share.
 #[derive(Debug)]
 pub struct Shared {
     /// What is served.
     pub site: Site,
+    /// Where connections come in.
+    pub door: Door,
     /// Connections that wait for a worker.
     pub queue: Queue,
     /// The bounds and deadlines.
@@ -72,7 +75,7 @@ pub struct Shared {
 pub struct Accepted {
     /// The socket, non-blocking.
     pub socket: TcpStream,
-    /// When it was accepted.
+    /// When it came: when it was accepted, or since when the kernel may have held it, if it was left there.
     pub at: Instant,
     /// Counts it for its client.
     pub place: Place,

@@ -3,22 +3,27 @@
 //! It takes connections from the queue a few at a time, and only once it has served what was ready before.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Builder;
 use tokio::sync::Notify;
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Shared;
+use super::accept::Keeper;
 use super::conn::Link;
-use super::queue::Taken;
+use super::queue::{FEW, Taken};
 use crate::http::date::{DATE_BYTES, Rendered};
+
+/// How often the end looks for connections that were told 503.
+const LINGERING_LOOK: Duration = Duration::from_millis(5);
 
 /// What the connections of a worker share.
 #[derive(Debug)]
@@ -109,11 +114,18 @@ impl Worker {
 ///
 /// No thread or no event loop can be had.
 pub fn start(index: usize, shared: Arc<Shared>, ended: impl FnOnce(usize) + Send + 'static) -> io::Result<JoinHandle<()>> {
-    let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
+    let (at_sleep, at_waking) = (Arc::clone(&shared), Arc::clone(&shared));
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .on_thread_park(move || at_sleep.door.sleeps(index))
+        .on_thread_unpark(move || at_waking.door.is_awake(index, &at_waking.queue))
+        .build()?;
     thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        let queue = Arc::clone(&shared);
+        let left = Arc::clone(&shared);
         let watch = Watch::new(move || {
-            queue.queue.vacate(index);
+            left.queue.vacate(index);
+            left.door.vacate(index, &left.queue);
             ended(index);
         });
         // ends before the watch tells of it, and its connections with it
@@ -147,20 +159,33 @@ impl<F: FnOnce()> Drop for Watch<F> {
 }
 
 async fn run(index: usize, shared: Arc<Shared>) {
-    let worker = Arc::new(Worker::new(index, shared.queue.waker(index)));
+    let worker = Arc::new(Worker::new(index, Arc::clone(shared.queue.waker(index))));
+    let mut keeper = Keeper::default();
+    let mut rest = None;
+    let mut is_back = true;
     loop {
-        match shared.queue.take(index, Instant::now()) {
+        let now = Instant::now();
+        if is_back {
+            rest = keeper.look(&shared, index, now).await;
+        }
+        is_back = true;
+        match shared.queue.take(index, now) {
             Taken::Some(connections) => {
+                let count = connections.len();
                 for accepted in connections {
                     tokio::spawn(Link::new(accepted, Arc::clone(&shared), Arc::clone(&worker)).serve());
                 }
-                // back once everything that is ready has been served
-                yield_now().await;
+                if count == FEW || shared.door.is_behind() {
+                    // back once everything that is ready has been served
+                    yield_now().await;
+                } else {
+                    is_back = false;
+                }
             }
-            Taken::Wait(None) => worker.wake.notified().await,
-            Taken::Wait(Some(time)) => {
-                // whether it was woken or not: it looks again
-                let _ = timeout(time, worker.wake.notified()).await;
+            Taken::Wait(time) => {
+                let (most, is_watched) = shared.door.wait(&shared, index, now);
+                let time = [time, most, rest].into_iter().flatten().min();
+                wait(&worker, is_watched.then_some(&mut keeper), time).await;
             }
             Taken::Closed => break,
         }
@@ -173,5 +198,25 @@ async fn run(index: usize, shared: Arc<Shared>) {
     worker.drain();
     while shared.queue.active_of(index) > 0 {
         worker.wake.notified().await;
+    }
+    // those that were told 503 may still read it
+    while shared.door.lingering() > 0 {
+        sleep(LINGERING_LOOK).await;
+    }
+}
+
+/// Waits to be woken, for a connection if there is a keeper, or for this time. Whichever it was, the worker looks again.
+async fn wait(worker: &Worker, mut keeper: Option<&mut Keeper>, time: Option<Duration>) {
+    let told = poll_fn(|cx| if keeper.as_mut().is_some_and(|keeper| keeper.poll_told(cx)) { Poll::Ready(()) } else { Poll::Pending });
+    let either = async {
+        tokio::select! {
+            biased;
+            () = told => {}
+            () = worker.wake.notified() => {}
+        }
+    };
+    match time {
+        None => either.await,
+        Some(time) => drop(timeout(time, either).await),
     }
 }

@@ -45,6 +45,8 @@ pub struct Outgoing {
     /// Whether the file that was put in last was looked at just now: it has the state that was promised.
     is_checked: bool,
     warming: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Whether the end of the connection follows at once.
+    is_last: bool,
 }
 
 enum Piece {
@@ -72,7 +74,7 @@ impl Outgoing {
 
     /// Begins the counts of bytes anew.
     pub fn begin(&mut self) {
-        (self.sent, self.put) = (0, 0);
+        (self.sent, self.put, self.is_last) = (0, 0, false);
     }
 
     /// Bytes that have left since the counts began.
@@ -88,6 +90,11 @@ impl Outgoing {
     /// Whether it should leave before more is put in.
     pub fn is_full(&self) -> bool {
         self.memory >= GATHERED_BYTES || matches!(self.pieces.back(), Some(Piece::File { .. }))
+    }
+
+    /// What is here is the last, and the end of the connection follows at once: the two leave in one packet.
+    pub fn ends(&mut self) {
+        self.is_last = true;
     }
 
     /// Puts in what `write` appends to a buffer.
@@ -174,6 +181,7 @@ impl Outgoing {
     /// Sends the memory in front, up to the first file.
     fn send_memory(&self, fd: BorrowedFd) -> Result<usize, Errno> {
         let mut flags = SendFlags::NOSIGNAL;
+        flags.set(SendFlags::MORE, self.is_last);
         if let [Some(Piece::Gathered(len)), None] = [self.pieces.front(), self.pieces.get(1)] {
             return rustix::net::send(fd, &self.gathered[self.start..self.start + len], flags);
         }

@@ -1,13 +1,11 @@
 //! Faults brought about on purpose, by the fault points of debug builds: panics, workers that end, workers that are busy.
 //!
-//! Classes of failure covered: one request that takes the server down; a refusal that arrives as a reset; a refusal that waits for the very
-//! worker whose business it is about.
+//! Classes of failure covered: one request that takes the server down; a worker that holds up what the others could serve.
 
-use std::thread;
 use std::time::Duration;
 
-use crate::client::{Client, Ending, Response, request};
-use crate::harness::{Builder, HELLO, Server, pause, until};
+use crate::client::{Ending, request};
+use crate::harness::{HELLO, Server, pause};
 
 fn fault(what: &str) -> String {
     request("GET", "/hello.txt", &format!("Millpond-Fault: {what}\r\n"))
@@ -116,153 +114,8 @@ fn a_worker_that_cannot_be_replaced_yet_is_replaced_later() {
     server.stop().assert_clean();
 }
 
-/// How long the one worker is held: long against what a test does meanwhile.
+/// How long a worker is held: long against what a test does meanwhile.
 const STALL_MS: u64 = 1_500;
-
-/// A server whose only worker has just begun to be busy, and the client that it is busy for.
-fn stalled(queue: usize) -> (Server, Client) {
-    let server = Builder::new(&["--threads", "1", "--queue"]).arg(queue.to_string()).start();
-    let mut holder = server.connect();
-    assert_eq!(holder.get("/hello.txt").text(), HELLO);
-    holder.send(fault(&format!("stall={STALL_MS}")));
-    // Nothing tells when the worker has read that; it is idle, so it takes no time.
-    pause(100);
-    (server, holder)
-}
-
-/// A client that has sent its request already, like all that are in a hurry.
-fn hurried(server: &Server) -> Client {
-    let mut client = server.connect();
-    client.send(request("GET", "/other.txt", &format!("X-Long: {}\r\n", "a".repeat(4_000))));
-    client
-}
-
-#[track_caller]
-fn assert_shed(answer: &Response, name: &str) {
-    assert_eq!(answer.status, 503, "{name}");
-    assert_eq!(answer.need("retry-after"), "1", "{name}");
-    assert_eq!(answer.need("connection").to_lowercase(), "close", "{name}");
-    assert_eq!(answer.need("cache-control"), "no-store", "{name}");
-    assert_eq!(answer.length(), answer.body.len() as u64, "{name}");
-}
-
-#[test]
-fn a_queue_that_holds_everybody_sheds_nobody() {
-    thread::scope(|scope| {
-        for (queue, waiting) in [(1, 0), (1, 1), (5, 4), (5, 5), (20, 19), (20, 20)] {
-            scope.spawn(move || hold_everybody(queue, waiting));
-        }
-    });
-}
-
-fn hold_everybody(queue: usize, waiting: usize) {
-    let name = format!("{waiting} clients in a queue of {queue}");
-    let (server, mut holder) = stalled(queue);
-    let mut clients: Vec<Client> = (0..waiting).map(|_| hurried(&server)).collect();
-    // Far longer than the oldest may have waited before others are shed.
-    pause(200);
-    for client in &mut clients {
-        assert!(!client.hears_now(), "{name}: one was answered while the worker was busy");
-    }
-    assert!(!holder.hears_now(), "{name}: the worker is not busy any more, so this has shown nothing");
-    assert_eq!(holder.answer().text(), HELLO, "{name}");
-    for client in &mut clients {
-        assert_eq!(client.answer().status, 200, "{name}");
-    }
-    drop((clients, holder));
-    let closing = server.stop().assert_clean();
-    assert_eq!((closing.connections, closing.shed), (waiting as u64 + 1, 0), "{name}");
-}
-
-#[test]
-fn beyond_a_full_queue_the_surplus_is_told_so_at_once() {
-    thread::scope(|scope| {
-        for (queue, surplus) in [(1, 1), (5, 1), (5, 7)] {
-            scope.spawn(move || turn_surplus_away(queue, surplus));
-        }
-    });
-}
-
-fn turn_surplus_away(queue: usize, surplus: usize) {
-    let name = format!("{surplus} clients beyond a queue of {queue}");
-    let (server, mut holder) = stalled(queue);
-    let mut clients: Vec<Client> = (0..queue).map(|_| hurried(&server)).collect();
-    pause(60);
-    for number in 0..surplus {
-        // Some have sent their request, some have not yet.
-        let mut client = if number % 3 == 1 { server.connect() } else { hurried(&server) };
-        assert_shed(&client.answer(), &name);
-        client.assert_end(&name);
-    }
-    assert!(!holder.hears_now(), "{name}: the refusal came while the worker was busy, or this has shown nothing");
-    assert_eq!(holder.answer().text(), HELLO, "{name}");
-    for client in &mut clients {
-        assert_eq!(client.answer().status, 200, "{name}: who waited in the queue is served");
-    }
-    drop((clients, holder));
-    let closing = server.stop().assert_clean();
-    assert_eq!((closing.connections, closing.shed), (queue as u64 + 1, surplus as u64), "{name}");
-}
-
-/// A refusal must not be overtaken by a reset when bytes lie unread on the socket, many of them or late.
-#[test]
-fn a_shed_client_reads_its_refusal_whatever_it_sends() {
-    let (server, mut holder) = stalled(1);
-    let _waiting = hurried(&server);
-    pause(60);
-    for (name, bytes) in [
-        ("a long pipeline", request("GET", "/", "").repeat(2_000)),
-        ("a body", request("POST", "/", "Content-Length: 100000\r\n") + &"x".repeat(100_000)),
-    ] {
-        let mut client = server.connect();
-        client.send(bytes);
-        assert_shed(&client.answer(), name);
-        client.assert_end(name);
-    }
-    let mut late = server.connect();
-    assert_shed(&late.answer(), "before it was sent");
-    _ = late.send_what_it_takes(request("GET", "/", ""));
-    late.assert_end("sent after the refusal");
-    assert!(!holder.hears_now(), "the worker is not busy any more, so this has shown nothing");
-}
-
-/// While the oldest in a full queue is young, the surplus waits in the kernel's backlog, and is served.
-#[test]
-fn a_short_stall_sheds_nobody() {
-    let server = Builder::new(&["--threads", "1", "--queue", "2"]).start();
-    let mut holder = server.connect();
-    assert_eq!(holder.get("/hello.txt").text(), HELLO);
-    // Too short for anyone to become old.
-    holder.send(fault("stall=5"));
-    let mut clients: Vec<Client> = (0..6).map(|_| hurried(&server)).collect();
-    for client in &mut clients {
-        assert_eq!(client.answer().status, 200);
-    }
-    assert_eq!(holder.answer().text(), HELLO);
-    drop((clients, holder));
-    assert_eq!(server.stop().assert_clean().shed, 0);
-}
-
-/// After the crowd has gone, everything is as before.
-#[test]
-fn the_queue_recovers_from_a_crowd() {
-    let (server, mut holder) = stalled(3);
-    let mut clients: Vec<Client> = (0..60).map(|_| hurried(&server)).collect();
-    let mut statuses: Vec<u16> = clients.iter_mut().map(|client| client.answer().status).collect();
-    assert_eq!(holder.answer().text(), HELLO);
-    statuses.sort_unstable();
-    let shed = statuses.iter().filter(|status| **status == 503).count();
-    assert_eq!(statuses.iter().filter(|status| **status == 200).count() + shed, 60, "{statuses:?}");
-    assert!((1..=57).contains(&shed), "three fit into the queue: {shed} of 60 were shed");
-    drop(clients);
-    for _ in 0..20 {
-        server.assert_well("the crowd");
-    }
-    let at_rest = Server::start(&["--threads", "1"]).sockets();
-    drop(holder);
-    until("all sockets are closed", || server.sockets() <= at_rest);
-    assert_eq!(server.stop().assert_clean().shed, shed as u64);
-}
 
 /// A busy worker holds up its own clients; the other workers take the new ones.
 #[test]

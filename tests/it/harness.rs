@@ -287,7 +287,8 @@ impl Builder {
         command.env("RUST_BACKTRACE", "0");
         command.args(&self.args);
         if self.defaults {
-            for (flag, value) in [("--port", "0"), ("--threads", "2"), ("--access-log", "off")] {
+            // a machine that is busy with other tests is no reason to refuse anyone
+            for (flag, value) in [("--port", "0"), ("--threads", "2"), ("--access-log", "off"), ("--queue-wait", "10s")] {
                 if !self.has(flag) {
                     command.args([flag, value]);
                 }

@@ -50,6 +50,8 @@ mod wire;
 
 #[cfg(debug_assertions)]
 mod faults;
+#[cfg(debug_assertions)]
+mod overload;
 #[cfg(not(debug_assertions))]
 mod release;
 #[cfg(debug_assertions)]
