@@ -9,9 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::Error;
 use crate::config::plan::Plan;
-
-/// Connections that the kernel may hold before they are accepted; it lowers this to its own bound (net.core.somaxconn).
-const BACKLOG: i32 = 4096;
+use crate::net::gate::BACKLOG;
 
 /// The listeners that systemd has bound for us, if it has (socket activation); they stand in for those of the plan.
 ///

@@ -112,7 +112,7 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
     let offered =
         control.map(|control| Ok((control, Offer::new(&listeners)?))).transpose().map_err(failed("can not offer the listeners"))?;
     let queue = Queue::new(plan.queue, plan.threads, processors, plan.connections);
-    let shared = share(plan, site, Door::new(listeners, plan.threads), queue, blocking, log, is_activated);
+    let shared = share(plan, site, Door::new(listeners, plan.threads, plan.limits.queue_wait), queue, blocking, log, is_activated);
     tell_panics(&shared);
     let (tell, events) = mpsc::channel();
     watch_signals(&tell).map_err(failed("can not wait for signals"))?;

@@ -25,6 +25,7 @@ use tokio::time::sleep;
 
 use super::clients::{self, Clients};
 use super::conn::{self, Io};
+use super::gate::{Gate, Means, Sight};
 use super::queue::Queue;
 use super::worker::Watch;
 use super::{Accepted, Shared, spare};
@@ -44,6 +45,8 @@ const END_LOOK: Duration = Duration::from_millis(1);
 const STREAM_LOOK: Duration = Duration::from_millis(1);
 /// What a stream is: so many connections in such a time.
 const STREAM: (usize, Duration) = (32, Duration::from_millis(10));
+/// How often somebody looks whether the gate may open, while nothing else happens.
+const HELD_LOOK: Duration = Duration::from_millis(5);
 /// How often one look fills the queue again after what was late has left it.
 const LATE_ROUNDS: u32 = 8;
 /// The keeper when there is none.
@@ -60,6 +63,9 @@ pub struct Door {
     keeper: AtomicUsize,
     /// Whether the kernel may have connections that were left there.
     is_behind: AtomicBool,
+    /// Whether the gate holds connections back, and how that is done.
+    is_held: AtomicBool,
+    means: Means,
     /// Whether the keeper looks by itself rather than to be woken.
     is_stream: AtomicBool,
     /// How often somebody has looked.
@@ -77,6 +83,10 @@ pub struct Door {
 #[derive(Debug)]
 struct Inside {
     listeners: Vec<Listener>,
+    gate: Gate,
+    /// Connections that came into the queue since the gate was last told, and all that were served by then.
+    came: usize,
+    served: usize,
     /// Connections on their way into the queue.
     fresh: Vec<Accepted>,
     /// Until when nothing is accepted, for want of descriptors.
@@ -93,18 +103,27 @@ struct Listener {
 }
 
 impl Door {
-    /// A door with these listeners, for so many workers.
-    pub fn new(listeners: Vec<TcpListener>, workers: usize) -> Door {
+    /// A door with these listeners, for so many workers, at which connections may wait for this time.
+    pub fn new(listeners: Vec<TcpListener>, workers: usize, wait: Duration) -> Door {
+        let (means, why) = Means::of(&listeners);
+        if let Some(why) = why {
+            say(&format!("this system has no filters for listeners ({why}): under overload some clients will wait in vain"));
+        }
         let listener = |socket| Listener { socket: Arc::new(socket), behind_since: None };
         Door {
             inside: Mutex::new(Inside {
                 listeners: listeners.into_iter().map(listener).collect(),
+                gate: Gate::new(wait),
+                came: 0,
+                served: 0,
                 fresh: Vec::new(),
                 rests_until: None,
                 told: None,
             }),
             keeper: AtomicUsize::new(0),
             is_behind: AtomicBool::new(false),
+            is_held: AtomicBool::new(false),
+            means,
             is_stream: AtomicBool::new(false),
             looks: AtomicU64::new(0),
             lingering: AtomicUsize::new(0),
@@ -157,8 +176,13 @@ impl Door {
         }
     }
 
+    /// Whether somebody has to look, though nothing tells of a connection: some were left with the kernel, or the gate is not open.
+    pub fn is_wanted(&self) -> bool {
+        self.is_behind() || self.is_held.load(Ordering::Relaxed)
+    }
+
     /// Whether the kernel may have connections that were left there.
-    pub fn is_behind(&self) -> bool {
+    fn is_behind(&self) -> bool {
         self.is_behind.load(Ordering::Relaxed)
     }
 
@@ -245,7 +269,7 @@ impl Keeper {
         self.attend(door, worker);
         let is_told = poll_fn(|cx| Poll::Ready(self.poll_told(cx))).await;
         let is_wanted = is_told
-            || door.is_behind()
+            || door.is_wanted()
             || shared.queue.oldest().is_some_and(|at| now.saturating_duration_since(at) >= shared.limits.queue_wait);
         if !is_wanted {
             return None;
@@ -300,17 +324,26 @@ impl Door {
             if came > 0 && !is_late {
                 break;
             }
-            let Inside { listeners, fresh, .. } = &mut *inside;
+            let Inside { listeners, fresh, gate, .. } = &mut *inside;
             let mut room = shared.queue.room();
             for listener in listeners.iter_mut() {
                 failure = failure.or(listener.take_in(fresh, &mut room, &shared.clients, now).err());
             }
             is_behind = listeners.iter().any(|listener| listener.behind_since.is_some());
             came += fresh.len();
+            let may_refuse = !shared.queue.is_draining() && self.lingering() < shared.lingering;
+            for refused in fresh.extract_if(.., |_| may_refuse && gate.refuses(now)) {
+                shed(shared, refused);
+            }
+            let queued = fresh.len();
             shared.queue.put(fresh.drain(..));
+            inside.came += queued;
             if !is_behind || failure.is_some() {
                 break;
             }
+        }
+        if !shared.queue.is_draining() {
+            self.move_gate(shared, &mut inside, now);
         }
         self.is_behind.store(is_behind, Ordering::Relaxed);
         inside.rests_until = failure.map(|_| now + SHORTAGE_REST);
@@ -320,11 +353,31 @@ impl Door {
         Some(Look { came, is_behind, rest: failure.map(|_| SHORTAGE_REST) })
     }
 
+    /// Sets the gate by how long connections wait.
+    fn move_gate(&self, shared: &Shared, inside: &mut Inside, now: Instant) {
+        let behind_since = inside.listeners.iter().filter_map(|listener| listener.behind_since).min();
+        let oldest = behind_since.into_iter().chain(shared.queue.oldest()).min();
+        let served = shared.queue.served_in_all();
+        let sight = Sight {
+            came: std::mem::take(&mut inside.came),
+            served: served - std::mem::replace(&mut inside.served, served),
+            waited: oldest.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
+            is_behind: behind_since.is_some(),
+        };
+        let Some(pass) = inside.gate.judge(sight, now) else { return };
+        for listener in &inside.listeners {
+            // where it fails, connections come in and wait
+            let _ = self.means.set(&listener.socket, pass);
+        }
+        self.is_held.store(!inside.gate.is_open(), Ordering::Relaxed);
+    }
+
     /// How long a worker waits for this at most, and whether the listeners tell it of connections.
     pub fn wait(&self, shared: &Shared, worker: usize, now: Instant) -> (Option<Duration>, bool) {
         let late = shared.queue.oldest().map(|at| (at + shared.limits.queue_wait).saturating_duration_since(now));
         let is_stream = self.keeper.load(Ordering::Relaxed) == worker && self.is_stream.load(Ordering::Relaxed);
-        let time = late.into_iter().chain(is_stream.then_some(STREAM_LOOK)).min();
+        let held = self.is_held.load(Ordering::Relaxed).then_some(HELD_LOOK);
+        let time = late.into_iter().chain(is_stream.then_some(STREAM_LOOK)).chain(held).min();
         (time, !is_stream && !self.is_behind())
     }
 }
@@ -474,6 +527,10 @@ async fn close(shared: &Arc<Shared>) {
     let door = &shared.door;
     door.keeper.store(NOBODY, Ordering::SeqCst);
     shared.queue.drain();
+    // whoever else has these listeners goes on with them
+    for listener in &door.wait_to_enter().listeners {
+        let _ = door.means.set(&listener.socket, 1.0);
+    }
     // what waits with the kernel is left to the next process, if there is one
     while !shared.is_succeeded.load(Ordering::Relaxed) {
         // once no worker watches the listeners, what is looked for last is what there is

@@ -5,6 +5,7 @@ pub mod clients;
 pub mod conn;
 #[cfg(debug_assertions)]
 mod fault;
+pub mod gate;
 mod h1;
 pub mod queue;
 mod spare;

@@ -118,9 +118,15 @@ impl Queue {
         debug_assert!(waiting.all.len() <= self.depth, "more than there was room for");
     }
 
+    /// How many connections wait, and when the oldest of them came.
+    pub fn waiting_since(&self) -> (usize, Option<Instant>) {
+        let waiting = self.waiting();
+        (waiting.all.len(), waiting.all.front().map(|oldest| oldest.at))
+    }
+
     /// When the connection that waits the longest came.
     pub fn oldest(&self) -> Option<Instant> {
-        self.waiting().all.front().map(|oldest| oldest.at)
+        self.waiting_since().1
     }
 
     /// Takes out the oldest connection if it came before this time.
@@ -132,10 +138,7 @@ impl Queue {
     /// Wakes a worker that waits, if a connection does. Those in use come first, unless the connection has waited for long: then the
     /// ones that were woken for it are busy with something.
     pub fn wake_one(&self, now: Instant) {
-        let (count, oldest) = {
-            let waiting = self.waiting();
-            (waiting.all.len(), waiting.all.front().map(|oldest| oldest.at))
-        };
+        let (count, oldest) = self.waiting_since();
         let Some(oldest) = oldest else { return };
         if now.saturating_duration_since(oldest) >= FAIR {
             self.wake_below(self.seats.len() - 1, usize::MAX, now);
@@ -286,6 +289,11 @@ impl Queue {
     /// Connections that are served at this time.
     pub fn active(&self) -> usize {
         self.seats.iter().map(|seat| seat.active.load(Ordering::SeqCst)).sum()
+    }
+
+    /// Connections that were given to workers.
+    pub fn served_in_all(&self) -> usize {
+        self.seats.iter().map(|seat| seat.served.load(Ordering::Relaxed)).sum()
     }
 
     /// Connections that each worker was given.

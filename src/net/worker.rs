@@ -175,7 +175,7 @@ async fn run(index: usize, shared: Arc<Shared>) {
                 for accepted in connections {
                     tokio::spawn(Link::new(accepted, Arc::clone(&shared), Arc::clone(&worker)).serve());
                 }
-                if count == FEW || shared.door.is_behind() {
+                if count == FEW || shared.door.is_wanted() {
                     // back once everything that is ready has been served
                     yield_now().await;
                 } else {

@@ -1,0 +1,342 @@
+//! The gate: how the door holds connections back when the server is behind.
+//!
+//! A connection that is refused with 503 costs most of what it costs to serve it. So past the capacity of the server most of the
+//! surplus must not come in at all: of the packets that ask for a connection the kernel drops a part, which costs next to nothing,
+//! and the clients' kernels ask again after a second. Which part that is gets found step by step, from how long connections wait.
+//! It is left to the kernel and chance, so that no more come in while the whole process is stopped, as a processor quota does. A
+//! few are let in beyond that to be told 503 at once, as far as a budget goes that grows with what is served.
+
+use std::io;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use socket2::{SockFilter, SockRef};
+
+/// Connections that the kernel may hold before they are accepted; it lowers this to its own bound (net.core.somaxconn). A burst has
+/// to fit in, and what is more than a burst is held back by the gate before it is full.
+pub const BACKLOG: i32 = 4096;
+/// How often the gate is set anew: long against the times for which a quota stops a whole process.
+const STEP: Duration = Duration::from_millis(100);
+/// The gate lets so many in that the longest wait within a step is this part of the time that a connection may wait. An open gate
+/// begins to hold connections back when one has waited for that.
+const AIM: f64 = 0.5;
+/// At this part the gate is shut.
+const ALARM: f64 = 0.75;
+/// Below this part a gate that was shut lets connections in again.
+const RELIEF: f64 = 0.25;
+/// How much a step changes the gate when nobody waits, and at most.
+const GAIN: f64 = 0.2;
+const RISE: f64 = 1.1;
+/// What is let in at first, the least that ever is, and by how much it is lowered after the gate had to be shut.
+const FIRST: f64 = 0.5;
+const LEAST: f64 = 1.0 / 256.0;
+const LOWERED: f64 = 0.8;
+/// The gate opens when so few come that they would be this part of what can be served.
+const FEW: f64 = 0.7;
+/// What an estimate keeps of its last value.
+const INERTIA: f64 = 0.6;
+/// How long the server has to be behind before anyone is refused for it: a burst passes.
+const BURST: Duration = Duration::from_millis(200);
+/// How long the gate has to be open for the server to be behind no more.
+const CALM: Duration = Duration::from_millis(500);
+/// One connection may be refused for so many that are served: that bounds what refusals may cost to a ninth of all work.
+const SERVED_FOR_ONE: usize = 8;
+/// Refusals that may be saved up.
+const SAVED: usize = 16;
+
+/// How far the gate is open, and who is refused.
+#[derive(Debug)]
+pub struct Gate {
+    wait: Duration,
+    /// The part of all connections that is let in.
+    pass: f64,
+    /// The same, when the gate was last neither open nor shut.
+    found: Option<f64>,
+    /// Connections a second that the workers take when some wait.
+    pace: Option<f64>,
+    step: Step,
+    /// Since when the server is behind.
+    since: Option<Instant>,
+    /// When the gate was last not open.
+    held: Option<Instant>,
+    /// What may be spent on refusals, in connections served.
+    budget: usize,
+}
+
+/// What is seen at the door.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sight {
+    /// Connections that came into the queue since the last look.
+    pub came: usize,
+    /// Connections that workers took since then.
+    pub served: usize,
+    /// How long the oldest that waits has waited, also with the kernel.
+    pub waited: Duration,
+    /// Whether the kernel may hold more.
+    pub is_behind: bool,
+}
+
+/// What was seen since the gate was last set.
+#[derive(Debug, Default)]
+struct Step {
+    since: Option<Instant>,
+    came: usize,
+    served: usize,
+    longest: Duration,
+}
+
+impl Gate {
+    /// An open gate for connections that may wait for this time.
+    pub fn new(wait: Duration) -> Gate {
+        Gate { wait, pass: 1.0, found: None, pace: None, step: Step::default(), since: None, held: None, budget: 0 }
+    }
+
+    /// Takes in what is seen; returns the part of all connections that is to be let in from now on, if that changes.
+    pub fn judge(&mut self, sight: Sight, now: Instant) -> Option<f64> {
+        self.budget = (self.budget + sight.served).min(SAVED * SERVED_FOR_ONE);
+        self.step.came += sight.came;
+        self.step.served += sight.served;
+        self.step.longest = self.step.longest.max(sight.waited);
+        let time = now.saturating_duration_since(*self.step.since.get_or_insert(now));
+        let has_waited = |part: f64| sight.waited >= self.wait.mul_f64(part);
+        let pass = if self.is_open() {
+            if has_waited(AIM) {
+                self.found.unwrap_or(FIRST)
+            } else {
+                if self.held.is_some_and(|held| now.saturating_duration_since(held) >= CALM) {
+                    (self.found, self.pace, self.since, self.held) = (None, None, None, None);
+                }
+                return None;
+            }
+        } else if self.pass == 0.0 {
+            if sight.is_behind || has_waited(RELIEF) { self.pass } else { self.found.unwrap_or(FIRST) }
+        } else if has_waited(ALARM) {
+            self.found = Some((self.pass * LOWERED).max(LEAST));
+            0.0
+        } else if time >= STEP {
+            self.fitting(time.as_secs_f64())
+        } else {
+            self.pass
+        };
+        self.since.get_or_insert(now);
+        self.held = Some(now);
+        if pass == self.pass && time < STEP {
+            return None;
+        }
+        if pass > 0.0 && pass < 1.0 {
+            self.found = Some(pass);
+        }
+        self.step = Step { since: Some(now), ..Step::default() };
+        (std::mem::replace(&mut self.pass, pass) != pass).then_some(pass)
+    }
+
+    /// What is to be let in after a step that took this time.
+    fn fitting(&mut self, time_s: f64) -> f64 {
+        let Step { came, served, longest, .. } = self.step;
+        if longest >= self.wait.mul_f64(RELIEF) {
+            let pace = served as f64 / time_s;
+            self.pace = Some(self.pace.map_or(pace, |before| before * INERTIA + pace * (1.0 - INERTIA)));
+        }
+        let offered = came as f64 / time_s / self.pass;
+        if offered <= self.pace.unwrap_or(0.0) * FEW {
+            return 1.0;
+        }
+        let off = 1.0 - longest.as_secs_f64() / (self.wait.as_secs_f64() * AIM);
+        (self.pass * (1.0 + GAIN * off).min(RISE)).clamp(LEAST, 1.0)
+    }
+
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        self.pass == 1.0
+    }
+
+    /// Whether a connection that has just come is to be refused: the server is behind, by more than a burst, and can afford it.
+    pub fn refuses(&mut self, now: Instant) -> bool {
+        let is_due = self.budget >= SERVED_FOR_ONE && self.since.is_some_and(|since| now.saturating_duration_since(since) >= BURST);
+        if is_due {
+            self.budget -= SERVED_FOR_ONE;
+        }
+        is_due
+    }
+}
+
+/// How the kernel is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// By a filter on the listener.
+    Filter,
+    /// By a backlog of nothing: the gate is open or shut, and a client whose connection was under way when it shut believes itself
+    /// connected, and finds out late.
+    Backlog,
+}
+
+impl Means {
+    /// The best that this system has for these listeners, and why it is not the filter if it is not.
+    pub fn of(listeners: &[TcpListener]) -> (Means, Option<io::Error>) {
+        let tried = listeners.iter().try_for_each(|listener| {
+            SockRef::from(listener).attach_filter(&filter(1.0))?;
+            SockRef::from(listener).detach_filter()
+        });
+        match tried {
+            Ok(()) => (Means::Filter, None),
+            Err(e) => (Means::Backlog, Some(e)),
+        }
+    }
+
+    /// Lets this part of all new connections in at this listener.
+    ///
+    /// # Errors
+    ///
+    /// The system will not.
+    pub fn set(self, listener: &TcpListener, pass: f64) -> io::Result<()> {
+        match self {
+            Means::Filter if pass == 1.0 => SockRef::from(listener).detach_filter(),
+            Means::Filter => SockRef::from(listener).attach_filter(&filter(pass)),
+            Means::Backlog => Ok(rustix::net::listen(listener, if pass < 0.5 { 0 } else { BACKLOG })?),
+        }
+    }
+}
+
+/// Passes this part of what asks for a connection (SYN without ACK), by chance, and everything else. A connection inherits this from
+/// its listener; there it has nothing to drop.
+fn filter(pass: f64) -> [SockFilter; 7] {
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    [
+        // A = the flags of the TCP header, without those that do not matter
+        SockFilter::new(0x30, 0, 0, 13),
+        SockFilter::new(0x54, 0, 0, SYN | ACK),
+        // if A == SYN go on, else pass
+        SockFilter::new(0x15, 0, 3, SYN),
+        // A = a random number
+        SockFilter::new(0x20, 0, 0, 0xffff_f038),
+        // if A >= this part of all numbers drop, else pass
+        SockFilter::new(0x35, 0, 1, (pass * f64::from(u32::MAX)) as u32),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    const WAIT: Duration = Duration::from_millis(80);
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn waited(time_ms: u64) -> Sight {
+        Sight { waited: ms(time_ms), ..Sight::default() }
+    }
+
+    fn served(served: usize) -> Sight {
+        Sight { served, ..Sight::default() }
+    }
+
+    #[test]
+    fn the_gate_is_used_when_connections_wait() {
+        let now = Instant::now();
+        let mut gate = Gate::new(WAIT);
+        assert_eq!(gate.judge(waited(39), now), None);
+        assert_eq!(gate.judge(waited(40), now), Some(FIRST));
+        assert_eq!(gate.judge(waited(59), now), None);
+        assert_eq!(gate.judge(waited(60), now), Some(0.0));
+        assert_eq!(gate.judge(waited(20), now), None);
+        assert_eq!(gate.judge(Sight { is_behind: true, ..waited(0) }, now), None, "the kernel may hold more");
+        assert_eq!(gate.judge(waited(19), now), Some(FIRST * LOWERED));
+        assert_eq!(gate.judge(waited(0), now + STEP), Some(1.0), "nobody comes");
+    }
+
+    /// A server that is stopped for most of the time, and to which twice and four times as many come as it can serve: nobody waits
+    /// for too long, and hardly any time is lost.
+    #[test]
+    fn the_gate_finds_what_fits() {
+        const SERVED: usize = 50;
+        for offered in [100.0, 200.0] {
+            let mut now = Instant::now();
+            let mut gate = Gate::new(WAIT);
+            let (mut pass, mut queue, mut served_in_all, mut longest) = (1.0, std::collections::VecDeque::new(), 0, ms(0));
+            for period in 0..1000 {
+                now += ms(10);
+                let came = (offered * pass) as usize;
+                queue.extend(std::iter::repeat_n(now, came));
+                let waited = queue.front().map_or(ms(0), |at| now - *at);
+                let served = queue.len().min(SERVED);
+                for at in queue.drain(..served) {
+                    if period >= 100 {
+                        longest = longest.max(now - at);
+                        served_in_all += 1;
+                    }
+                }
+                pass = gate.judge(Sight { came, served, waited, is_behind: false }, now).unwrap_or(pass);
+            }
+            assert!(longest <= WAIT, "{offered}: {longest:?}");
+            assert!(served_in_all >= 900 * SERVED * 9 / 10, "{offered}: {served_in_all}");
+            // when so few come that they fit, the gate opens
+            for _ in 0..20 {
+                now += ms(10);
+                gate.judge(Sight { came: (20.0 * gate.pass) as usize, served: 20, ..Sight::default() }, now);
+            }
+            assert!(gate.is_open());
+        }
+    }
+
+    #[test]
+    fn a_burst_is_not_refused() {
+        let now = Instant::now();
+        let mut gate = Gate::new(WAIT);
+        gate.judge(served(1000), now);
+        assert!(!gate.refuses(now));
+        gate.judge(waited(40), now);
+        gate.judge(waited(60), now);
+        assert!(!gate.refuses(now + BURST - ms(1)));
+        assert!(gate.refuses(now + BURST));
+        // and what came of it is forgotten when the gate has been open for a while
+        let opens = now + BURST;
+        assert_eq!(gate.judge(waited(0), opens), Some(FIRST * LOWERED));
+        assert_eq!(gate.judge(waited(0), opens + STEP), Some(1.0));
+        gate.judge(waited(0), opens + STEP + CALM - ms(1));
+        assert!(gate.refuses(opens + STEP + CALM));
+        gate.judge(waited(0), opens + STEP + CALM);
+        assert!(!gate.refuses(opens + STEP + CALM));
+    }
+
+    #[test]
+    fn refusals_keep_to_their_budget() {
+        let now = Instant::now();
+        let mut gate = Gate::new(WAIT);
+        gate.judge(waited(40), now);
+        let later = now + BURST;
+        gate.judge(Sight { served: SERVED_FOR_ONE - 1, ..waited(40) }, later);
+        assert!(!gate.refuses(later));
+        gate.judge(Sight { served: 1, ..waited(40) }, later);
+        assert!(gate.refuses(later));
+        assert!(!gate.refuses(later));
+        gate.judge(Sight { served: usize::from(u16::MAX), ..waited(40) }, later);
+        assert_eq!((0..1000).filter(|_| gate.refuses(later)).count(), SAVED);
+    }
+
+    /// Nobody connects to a closed gate, some to one that is ajar, and what was connected before goes on.
+    #[test]
+    fn a_filter_holds_back_new_connections_alone() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        if Means::of(std::slice::from_ref(&listener)).0 != Means::Filter {
+            eprintln!("skipped: no filters on this system");
+            return;
+        }
+        let _before = TcpStream::connect(address).unwrap();
+        let (mut accepted, _) = listener.accept().unwrap();
+        Means::Filter.set(&listener, 0.0).unwrap();
+        assert!(TcpStream::connect_timeout(&address, ms(50)).is_err());
+        Means::Filter.set(&listener, 0.5).unwrap();
+        let connected = (0..64).filter(|_| TcpStream::connect_timeout(&address, ms(2)).is_ok()).count();
+        assert!((1..64).contains(&connected), "{connected} of 64");
+        io::Write::write_all(&mut accepted, b"still here").unwrap();
+        Means::Filter.set(&listener, 1.0).unwrap();
+        TcpStream::connect_timeout(&address, ms(1000)).unwrap();
+    }
+}
