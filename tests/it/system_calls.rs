@@ -221,7 +221,7 @@ fn what_takes_long_is_not_done_for_each_who_asks() {
     const LENGTH: usize = 2 << 20;
     for (fields, times) in [("Want-Repr-Digest: sha-256=1\r\n", 2), ("Accept-Encoding: zstd, identity;q=0\r\n", 3)] {
         let tree = Tree::site();
-        tree.write("large.txt", b"a line that comes again and again\n".repeat(LENGTH / 34 + 1)[..LENGTH].to_vec());
+        tree.write("large.txt", &b"a line that comes again and again\n".repeat(LENGTH / 34 + 1)[..LENGTH]);
         // a file that has just been written is loaded again, and all is forgotten that is known of it
         pause(200);
         let lines = trace("pread64", tree, |server| {
