@@ -191,7 +191,8 @@ impl About {
 
     /// The entity tag of what is made from the file by a coding: another one for each coding and effort.
     pub fn etag(&self, coding: Coding, effort: Effort) -> String {
-        format!("\"{:016x}-{}{}\"", self.tag, coding.name(), if effort == Effort::Quick { "-quick" } else { "" })
+        let tag = self.tag ^ CODER;
+        format!("\"{tag:016x}-{}{}\"", coding.name(), if effort == Effort::Quick { "-quick" } else { "" })
     }
 
     /// A representation with this entity tag. Its lines and bytes, if they are in memory, are one piece of it.
@@ -362,13 +363,26 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// A number that changes whenever the bytes may have: FNV-1a over all that the kernel notes of a change.
+/// A number that changes whenever the bytes may have: a hash of all that the kernel notes of a change.
 fn fingerprint(stamp: &Stamp) -> u64 {
     let Stamp { id, len, modified, changed } = *stamp;
-    [id.0, id.1, len, modified.0 as u64, modified.1, changed.0 as u64, changed.1]
-        .iter()
-        .flat_map(|n| n.to_le_bytes())
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    let noted = [id.0, id.1, len, modified.0 as u64, modified.1, changed.0 as u64, changed.1];
+    noted.iter().fold(FNV_BASIS, |hash, n| fnv(hash, &n.to_le_bytes()))
+}
+
+/// What tells the encoders of this version from those of another, which may make other bytes of the same file.
+const CODER: u64 = fnv(FNV_BASIS, env!("CARGO_PKG_VERSION").as_bytes());
+
+const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a.
+const fn fnv(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut at = 0;
+    while at < bytes.len() {
+        hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0100_0000_01b3);
+        at += 1;
+    }
+    hash
 }
 
 /// The entity tag of a coded file that stands beside a file.
