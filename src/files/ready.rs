@@ -21,6 +21,8 @@ use crate::http::{date, header, mime};
 
 /// A change this young may be followed by another with the same time: kernels keep times by a tick of up to 10 ms.
 const RACY: Duration = Duration::from_millis(50);
+/// A file this young is likely to be written to again: by an editor, a build, a copy that is not done.
+const YOUNG: Duration = Duration::from_secs(1);
 
 /// A file made ready.
 #[derive(Clone, Debug)]
@@ -355,8 +357,18 @@ impl Variant {
 }
 
 fn is_racy(stamp: &Stamp) -> bool {
+    age(stamp) < RACY
+}
+
+/// Whether a file has changed so shortly ago that it may be about to change again.
+pub fn is_young(stamp: &Stamp) -> bool {
+    age(stamp) < YOUNG
+}
+
+/// The time since the last change.
+fn age(stamp: &Stamp) -> Duration {
     let changed = Duration::new(u64::try_from(stamp.changed.0).unwrap_or(0), u32::try_from(stamp.changed.1).unwrap_or(0));
-    now().saturating_sub(changed) < RACY
+    now().saturating_sub(changed)
 }
 
 fn now() -> Duration {

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::blocking::Blocking;
 use super::cache::{Cache, Checked, Claim, Entry, Kind};
 use super::compress::{self, Compressor, Effort};
-use super::ready::{About, Asked, Coded, Content, Ready, Variant, Way};
+use super::ready::{self, About, Asked, Coded, Content, Ready, Variant, Way};
 use super::root::{self, Found, How, NoAnswer, Root, Stamp};
 use super::upload::SEGMENT;
 use super::watch::{Epochs, Watch};
@@ -26,6 +26,9 @@ use crate::observe::say;
 
 /// Files up to this size are kept in memory; larger ones are sent by the kernel from the open file.
 const MEMORY_BYTES: u64 = 24 << 10;
+/// The same for a file that has changed just now: it may be written to again while it is sent, and what the kernel has on its way
+/// would change with it.
+const YOUNG_MEMORY_BYTES: u64 = 1 << 20;
 /// How often a file that changes while it is read is read again, before it is served from the open file instead.
 const READS: usize = 3;
 /// Pieces of work that take long, because whole large files are read for them, at the same time: digests, and codings of large files.
@@ -299,6 +302,9 @@ impl Store {
             _ => return Ok(false),
         };
         let at = self.at(path, ready.way);
+        if matches!(&ready.plain.content, Content::Mem(bytes) if bytes.len() as u64 > MEMORY_BYTES) && !ready::is_young(&ready.stamp) {
+            return Ok(false);
+        }
         if let Content::Open(file) = &ready.plain.content {
             file.is_warm.store(is_in_memory(&file.fd, 0, file.state.0), Ordering::Relaxed);
         }
@@ -347,7 +353,7 @@ impl Store {
         let (content, stamp) = self.content(file, stamp, how)?;
         coded.put_beside(coding, Found::File(stamp));
         if stamp.modified >= of.modified {
-            let etag = super::ready::sidecar_etag(of, &stamp, coding);
+            let etag = ready::sidecar_etag(of, &stamp, coding);
             let mut variant = coded.about.variant(coding, etag, content);
             variant.sidecar = Some(stamp);
             coded.put(coding, variant);
@@ -359,7 +365,7 @@ impl Store {
     fn content(&self, file: OwnedFd, stamp: Stamp, how: How) -> Result<(Content, Stamp), NoAnswer> {
         let mut stamp = stamp;
         for _ in 0..READS {
-            if stamp.len > MEMORY_BYTES {
+            if stamp.len > if ready::is_young(&stamp) { YOUNG_MEMORY_BYTES } else { MEMORY_BYTES } {
                 break;
             }
             let bytes = read_whole(&file, stamp.len, how)?;

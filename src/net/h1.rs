@@ -166,7 +166,8 @@ impl Driver<'_> {
     /// Waits for input, until the deadline.
     async fn wait(&mut self) -> io::Result<Waited> {
         let deadline = self.conn.deadline();
-        let may_drain = self.conn.is_idle();
+        // a client that has just come is about to ask
+        let may_drain = self.conn.is_idle() && !self.conn.is_new();
         self.put_away();
         let Driver { link, shared, input, .. } = &mut *self;
         let waited = poll_fn(|cx| match input.poll_fill(&mut link.io, cx) {

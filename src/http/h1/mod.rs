@@ -316,6 +316,11 @@ impl Conn {
         !matches!(self.reading, Reading::Head(_))
     }
 
+    /// Whether no request has come yet.
+    pub fn is_new(&self) -> bool {
+        self.is_first
+    }
+
     /// Whether the connection is between requests, with nothing begun.
     pub fn is_idle(&self) -> bool {
         matches!(self.writing, Writing::Idle) && matches!(&self.reading, Reading::Head(scan) if !scan.has_begun())
