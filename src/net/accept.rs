@@ -282,7 +282,11 @@ impl Keeper {
             }
         };
         if !look.is_behind {
-            poll_fn(|cx| Poll::Ready(self.forget(cx))).await;
+            poll_fn(|cx| {
+                self.forget(cx);
+                Poll::Ready(())
+            })
+            .await;
         }
         if is_told {
             self.stream.count(look.came, now);

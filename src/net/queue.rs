@@ -77,6 +77,7 @@ pub type Few = SmallVec<[Accepted; FEW]>;
 
 /// What a worker got.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "it is looked at where it is made, and a box would be an allocation for each connection")]
 pub enum Taken {
     /// Connections to serve; more may be waiting.
     Some(Few),

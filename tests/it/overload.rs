@@ -103,19 +103,24 @@ fn who_has_waited_for_too_long_is_told_so_then() {
 /// A refusal must not be overtaken by a reset when bytes lie unread on the socket, many of them or late.
 #[test]
 fn a_shed_client_reads_its_refusal_whatever_it_sends() {
-    let (server, mut holder) = stalled(1, "50ms");
-    for (name, bytes) in [
+    let (server, mut holder) = stalled(100, "300ms");
+    let cases = [
         ("nothing", String::new()),
         ("half a head", "GET /hello.txt HT".into()),
         ("a long pipeline", request("GET", "/", "").repeat(2_000)),
         ("a body", request("POST", "/", "Content-Length: 100000\r\n") + &"x".repeat(100_000)),
-    ] {
+    ];
+    // All of them before any has waited: later ones would be held back.
+    let mut late = server.connect();
+    let mut clients = cases.map(|(name, bytes)| {
         let mut client = server.connect();
         client.send(bytes);
+        (name, client)
+    });
+    for (name, client) in &mut clients {
         assert_shed(&client.answer(), name);
         client.assert_end(name);
     }
-    let mut late = server.connect();
     assert_shed(&late.answer(), "before it was sent");
     _ = late.send_what_it_takes(request("GET", "/", ""));
     late.assert_end("sent after the refusal");
@@ -139,4 +144,41 @@ fn the_queue_recovers_from_a_crowd() {
     drop(holder);
     until("all sockets are closed", || server.sockets() <= at_rest);
     assert_eq!(server.stop().assert_clean().shed, 60);
+}
+
+/// With time to spare nobody is refused, and nobody is held back for long.
+#[test]
+fn a_burst_is_answered_whole() {
+    const CLIENTS: usize = 2_000;
+    let server = Server::start(&["--threads", "2"]);
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send(request("GET", "/hello.txt", "Connection: close\r\n"));
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.answer().text(), HELLO, "client {number}");
+    }
+    drop(clients);
+    let closing = server.stop().assert_clean();
+    assert_eq!((closing.connections, closing.shed), (CLIENTS as u64, 0));
+}
+
+/// A client that can not get in is told so by nobody, but its system asks again, and it is served once there is time.
+#[test]
+fn who_is_held_back_gets_in_later() {
+    let (server, mut holder) = stalled(100, "100ms");
+    let _waiting = hurried(&server);
+    // Half of the time that a connection may wait is over: the gate is used.
+    pause(70);
+    let mut clients: Vec<Client> = Vec::new();
+    thread::scope(|scope| {
+        let connecting: Vec<_> = (0..8).map(|_| scope.spawn(|| hurried(&server))).collect();
+        clients.extend(connecting.into_iter().map(|client| client.join().unwrap()));
+    });
+    for client in &mut clients {
+        let status = client.answer().status;
+        assert!([200, 503].contains(&status), "{status}");
+    }
+    assert_eq!(holder.answer().text(), HELLO);
+    server.assert_well("clients that were held back");
 }
