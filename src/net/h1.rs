@@ -295,6 +295,7 @@ impl Driver<'_> {
             Body::Stream(source) => made_on_the_way = Some((source, framing)),
         }
         self.shared.counters.request(self.link.worker.index);
+        super::worker::count_answer();
         if self.link.shared.log.is_on() {
             let request = std::mem::replace(&mut self.request, spare::request());
             let body_ends = if made_on_the_way.is_some() { u64::MAX } else { self.out.put() };
