@@ -51,6 +51,16 @@ pub struct Limits {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration, env = "MILLPOND_WRITE_TIMEOUT", help_heading = "Deadlines")]
     pub write_timeout: Duration,
 
+    /// The least that a client has to take of a response, in bytes a second
+    ///
+    /// Averaged over --write-window, while it is the client that is waited for; a slower one is given up.
+    #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = units::size, env = "MILLPOND_WRITE_RATE", help_heading = "Deadlines")]
+    pub write_rate: u64,
+
+    /// The time over which --write-rate is averaged
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = units::duration, env = "MILLPOND_WRITE_WINDOW", help_heading = "Deadlines")]
+    pub write_window: Duration,
+
     /// How long a connection that was ended early is still read, so that the client gets the answer
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = units::duration, env = "MILLPOND_LINGER_TIMEOUT", help_heading = "Deadlines")]
     pub linger_timeout: Duration,

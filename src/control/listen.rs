@@ -11,6 +11,10 @@ use crate::config::Error;
 use crate::config::plan::Plan;
 use crate::net::gate::BACKLOG;
 
+/// Bytes of a response that the kernel may hold beyond what is on its way to the client. It takes a packet more, of up to 64 KiB; a
+/// fast client is not slowed down, since what is on its way is not bounded by this.
+const UNSENT_BYTES: u32 = 64 << 10;
+
 /// The listeners that systemd has bound for us, if it has (socket activation); they stand in for those of the plan.
 ///
 /// # Errors
@@ -25,7 +29,7 @@ pub fn activated() -> Result<Option<Vec<TcpListener>>, Error> {
             let advice = "use ListenStream= with an address or a port, and Accept=no";
             return Err(Error(format!("socket {index} of those handed over by systemd does not listen for TCP; {advice}")));
         };
-        let prepared = SockRef::from(&listener).set_tcp_nodelay(true).and_then(|()| listener.set_nonblocking(true));
+        let prepared = prepare(&SockRef::from(&listener)).and_then(|()| listener.set_nonblocking(true));
         prepared.map_err(|e| Error(format!("a socket handed over by systemd can not be used: {e}")))?;
         listeners.push(listener);
     }
@@ -73,12 +77,19 @@ fn listen(address: SocketAddr, listens: bool) -> io::Result<TcpListener> {
         // 0.0.0.0 and :: can then stand beside each other
         socket.set_only_v6(true)?;
     }
-    // inherited by what it accepts: small responses leave at once
-    socket.set_tcp_nodelay(true)?;
+    prepare(&SockRef::from(&socket))?;
     socket.bind(&address.into())?;
     if listens {
         socket.listen(BACKLOG)?;
     }
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Sets what is inherited by all that a listener accepts.
+fn prepare(listener: &SockRef) -> io::Result<()> {
+    // small responses leave at once
+    listener.set_tcp_nodelay(true)?;
+    // what a client does not take stays where it is, and not in the kernel's memory
+    listener.set_tcp_notsent_lowat(UNSENT_BYTES)
 }

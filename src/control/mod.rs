@@ -32,6 +32,7 @@ use crate::files::upload;
 use crate::net::accept::Door;
 use crate::net::clients::Clients;
 use crate::net::queue::Queue;
+use crate::net::resting::Resting;
 use crate::net::{Shared, accept, worker};
 use crate::observe::log::{self, Log};
 use crate::observe::{Counters, finish_saying, say};
@@ -170,6 +171,7 @@ fn share(plan: &Plan, site: Site, door: Door, queue: Queue, blocking: Arc<Blocki
         site,
         door,
         queue,
+        resting: Resting::new(plan.threads),
         bounds: Arc::new(plan.limits.http()),
         limits: plan.limits.clone(),
         lingering: plan.lingering,

@@ -18,6 +18,7 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::Sleep;
 
 use super::clients::Place;
+use super::resting::Rest;
 use super::worker::Worker;
 use super::{Accepted, Shared, h1, spare};
 use crate::observe::End;
@@ -201,10 +202,23 @@ impl Link {
         }
     }
 
-    /// Lets the worker wake this connection when it is to end; to be called before waiting.
-    pub fn wait_with(&mut self, cx: &Context) {
-        if self.place.is_none() {
-            self.place = Some(self.worker.add_waker(cx.waker().clone()));
+    /// Says what this connection waits for, so that it can be woken when it is to end or to make room; returns whether it is to make
+    /// room.
+    pub fn rests(&mut self, cx: &Context, rest: Rest) -> bool {
+        let (resting, worker) = (&self.shared.resting, self.worker.index);
+        match self.place {
+            Some(place) => resting.set(worker, place, rest),
+            None => {
+                self.place = Some(resting.add(worker, cx.waker().clone(), rest));
+                false
+            }
+        }
+    }
+
+    /// It waits no more.
+    pub fn is_busy(&self) {
+        if let Some(place) = self.place {
+            self.shared.resting.set(self.worker.index, place, Rest::Busy);
         }
     }
 
@@ -233,7 +247,7 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            self.worker.remove_waker(place);
+            self.shared.resting.remove(self.worker.index, place);
         }
         let end = if std::thread::panicking() { End::Panicked } else { self.ended.unwrap_or(End::Cut) };
         self.shared.counters.end(end);

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::task::yield_now;
 
 use super::conn::{Alarm, Io, Link};
+use super::resting::Rest;
 use super::spare;
 use super::write::Outgoing;
 use super::{Moment, Shared};
@@ -89,6 +90,7 @@ enum Waited {
     Eof,
     Lapsed,
     Drained,
+    MakesRoom,
 }
 
 impl Driver<'_> {
@@ -128,6 +130,13 @@ impl Driver<'_> {
                         Ok(Waited::Bytes) => {}
                         Ok(Waited::Eof) => return Ok(if self.conn.is_idle() { End::Done } else { End::Cut }),
                         Ok(Waited::Drained) => return Ok(End::Drained),
+                        Ok(Waited::MakesRoom) => {
+                            if let Lapse::Refuse(refuse) = self.conn.make_room() {
+                                self.respond(refuse.into_response(&self.request));
+                                self.send().await?;
+                            }
+                            return Ok(End::MadeRoom);
+                        }
                         Ok(Waited::Lapsed) => match self.conn.lapse(self.now.at) {
                             Lapse::GoOn => {}
                             Lapse::Silent => return Ok(End::Idle),
@@ -148,7 +157,7 @@ impl Driver<'_> {
     /// Whether something may still come of the client, which would reset the connection before the client has read its response
     /// (RFC 9112 section 9.6). A client that asked for the end itself and has got a small response sends nothing more.
     fn has_to_linger(&self, end: End) -> bool {
-        matches!(end, End::Done | End::Malformed | End::Slow)
+        matches!(end, End::Done | End::Malformed | End::Slow | End::MadeRoom)
             && self.conn.is_closed()
             && (!self.conn.was_asked_to_close()
                 || self.conn.has_unread()
@@ -168,6 +177,11 @@ impl Driver<'_> {
         let deadline = self.conn.deadline();
         // a client that has just come is about to ask
         let may_drain = self.conn.is_idle() && !self.conn.is_new();
+        let rest = match self.conn.waits_since() {
+            Some((since, true)) => Rest::Kept(since),
+            Some((since, false)) => Rest::Head(since),
+            None => Rest::Busy,
+        };
         self.put_away();
         let Driver { link, shared, input, .. } = &mut *self;
         let waited = poll_fn(|cx| match input.poll_fill(&mut link.io, cx) {
@@ -175,7 +189,9 @@ impl Driver<'_> {
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(Waited::Bytes)),
             Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             Poll::Pending => {
-                link.wait_with(cx);
+                if link.rests(cx, rest) {
+                    return Poll::Ready(Ok(Waited::MakesRoom));
+                }
                 let until = link.draining_since().map(|since| since + DRAIN_PATIENCE);
                 // a client may be about to use a connection that rests: with nobody waiting for the end it has a moment to do so
                 let is_over = may_drain && !shared.is_relieved.load(Ordering::Relaxed);
@@ -189,6 +205,7 @@ impl Driver<'_> {
             }
         })
         .await;
+        self.link.is_busy();
         self.out = spare::outgoing();
         self.request = spare::request();
         waited
@@ -279,8 +296,11 @@ impl Driver<'_> {
 
     /// Puts a response into the output. If its body is made while it is sent, that is left to do.
     fn respond(&mut self, response: Response) -> Option<(Box<dyn Source>, Framing)> {
-        // what the client had sent before the server stops is answered: the last of it ends the connection
-        if self.link.draining_since().is_some() && self.input.unread().is_empty() && !self.link.io.has_more() {
+        // what the client had sent before the server stops, or others need its place, is answered: the last of it ends the connection
+        if (self.link.draining_since().is_some() || self.shared.queue.is_crowded())
+            && self.input.unread().is_empty()
+            && !self.link.io.has_more()
+        {
             self.conn.close_next();
         }
         let (conn, out, now) = (&mut self.conn, &mut self.out, self.now);
@@ -341,7 +361,9 @@ impl Driver<'_> {
 /// Sends all that is in `out`; returns whether that had to wait. A client that takes nothing for the write timeout ends it.
 async fn send(out: &mut Outgoing, link: &mut Link) -> Result<bool, End> {
     let Link { io, shared, .. } = link;
+    let limits = &shared.limits;
     let mut progress: Option<(u64, Instant)> = None;
+    let mut window: Option<(u64, Instant)> = None;
     let mut alarm = Alarm::default();
     let sent = poll_fn(|cx| match out.poll_send(io, &shared.blocking, cx) {
         Poll::Ready(sent) => Poll::Ready(Some(sent)),
@@ -351,7 +373,20 @@ async fn send(out: &mut Outgoing, link: &mut Link) -> Result<bool, End> {
                 _ => Instant::now(),
             };
             progress = Some((out.sent(), since));
-            if alarm.poll(cx, since + shared.limits.write_timeout) { Poll::Ready(None) } else { Poll::Pending }
+            loop {
+                let now = Instant::now();
+                let (before, begun) = *window.get_or_insert((out.sent(), now));
+                let ends = begun + limits.write_window;
+                let least = limits.write_rate as f64 * limits.write_window.as_secs_f64();
+                if now >= since + limits.write_timeout || now >= ends && ((out.sent() - before) as f64) < least {
+                    return Poll::Ready(None);
+                }
+                if now >= ends {
+                    window = None;
+                } else if !alarm.poll(cx, ends.min(since + limits.write_timeout)) {
+                    return Poll::Pending;
+                }
+            }
         }
     })
     .await;

@@ -8,6 +8,7 @@ mod fault;
 pub mod gate;
 mod h1;
 pub mod queue;
+pub mod resting;
 mod spare;
 pub mod worker;
 mod write;
@@ -27,6 +28,7 @@ use crate::site::Site;
 use accept::Door;
 use clients::{Clients, Place};
 use queue::Queue;
+use resting::Resting;
 
 /// What one connection holds at most, beside the buffers of its socket in the kernel: what it has read, the requests that were read
 /// from that, the responses that are gathered, and itself.
@@ -51,6 +53,8 @@ pub struct Shared {
     pub door: Door,
     /// Connections that wait for a worker.
     pub queue: Queue,
+    /// Connections that wait for their client.
+    pub resting: Resting,
     /// The bounds and deadlines.
     pub limits: Limits,
     /// Connections that were told 503 and may still be there at the same time.

@@ -36,6 +36,8 @@ pub struct Queue {
     connections: usize,
     /// Whether a worker found connections in the queue but all slots taken.
     slot_wanted: AtomicBool,
+    /// Whether connections wait because all slots are taken.
+    crowded: AtomicBool,
     waiting: Mutex<Waiting>,
     draining: AtomicBool,
     closed: AtomicBool,
@@ -96,6 +98,7 @@ impl Queue {
             processors,
             connections,
             slot_wanted: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
             waiting: Mutex::default(),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -192,6 +195,7 @@ impl Queue {
         seat.seen_ms.store(self.ms(now), Ordering::Relaxed);
         let mut waiting = self.waiting();
         let Some(oldest) = waiting.all.front() else {
+            self.crowded.store(false, Ordering::Relaxed);
             return if self.is_closed() { Taken::Closed } else { Taken::Wait(None) };
         };
         let age = now.saturating_duration_since(oldest.at);
@@ -200,6 +204,7 @@ impl Queue {
             self.slot_wanted.store(true, Ordering::SeqCst);
         }
         let slots = self.connections.saturating_sub(self.active());
+        self.crowded.store(slots == 0, Ordering::Relaxed);
         if slots == 0 {
             return Taken::Wait(None);
         }
@@ -225,6 +230,11 @@ impl Queue {
             self.wake_below(share.last, share.most, now);
         }
         Taken::Some(taken)
+    }
+
+    /// Whether connections wait because all slots are taken.
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
     }
 
     /// A connection of this worker has ended.

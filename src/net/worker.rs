@@ -7,8 +7,8 @@ use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Poll, Waker};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ use super::conn::Link;
 use super::queue::{FEW, Taken};
 use crate::http::date::{DATE_BYTES, Rendered};
 
+/// How often somebody looks, while all slots are taken, whether a connection may make room by now.
+const CROWDED_LOOK: Duration = Duration::from_millis(100);
 /// How often the end looks for connections that were told 503.
 const LINGERING_LOOK: Duration = Duration::from_millis(5);
 
@@ -45,14 +47,6 @@ pub struct Worker {
     pub fail: AtomicBool,
     /// Wakes it.
     pub wake: Arc<Notify>,
-    wakers: Mutex<Wakers>,
-}
-
-/// How to wake each connection that has ever waited.
-#[derive(Debug, Default)]
-struct Wakers {
-    all: Vec<Option<Waker>>,
-    free: Vec<usize>,
 }
 
 thread_local! {
@@ -69,43 +63,14 @@ impl Worker {
             #[cfg(debug_assertions)]
             fail: AtomicBool::new(false),
             wake,
-            wakers: Mutex::default(),
         }
-    }
-
-    fn wakers(&self) -> MutexGuard<'_, Wakers> {
-        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps a connection's waker; returns its place.
-    pub fn add_waker(&self, waker: Waker) -> usize {
-        let mut wakers = self.wakers();
-        match wakers.free.pop() {
-            Some(place) => {
-                wakers.all[place] = Some(waker);
-                place
-            }
-            None => {
-                wakers.all.push(Some(waker));
-                wakers.all.len() - 1
-            }
-        }
-    }
-
-    /// Forgets the waker at this place.
-    pub fn remove_waker(&self, place: usize) {
-        let mut wakers = self.wakers();
-        wakers.all[place] = None;
-        wakers.free.push(place);
     }
 
     /// Tells all connections that the server stops.
-    fn drain(&self) {
+    fn drain(&self, shared: &Shared) {
         self.draining_since.get_or_init(Instant::now);
         self.draining.store(true, Ordering::SeqCst);
-        for waker in self.wakers().all.iter().flatten() {
-            waker.wake_by_ref();
-        }
+        shared.resting.wake(self.index);
     }
 
     /// Hands out the value of Date for this second.
@@ -224,8 +189,12 @@ async fn run(index: usize, shared: Arc<Shared>) {
                 }
             }
             Taken::Wait(time) => {
+                let is_crowded = shared.queue.is_crowded();
+                if is_crowded {
+                    shared.resting.make_room(shared.queue.waiting_since().0, now);
+                }
                 let (most, is_watched) = shared.door.wait(&shared, index, now);
-                let time = [time, most, rest].into_iter().flatten().min();
+                let time = [time, most, rest, is_crowded.then_some(CROWDED_LOOK)].into_iter().flatten().min();
                 wait(&worker, is_watched.then_some(&mut keeper), time).await;
             }
             Taken::Closed => break,
@@ -233,10 +202,10 @@ async fn run(index: usize, shared: Arc<Shared>) {
         #[cfg(debug_assertions)]
         assert!(!worker.fail.load(Ordering::Relaxed), "fault: the worker ends");
         if shared.queue.is_draining() && !worker.draining.load(Ordering::Relaxed) {
-            worker.drain();
+            worker.drain(&shared);
         }
     }
-    worker.drain();
+    worker.drain(&shared);
     while shared.queue.active_of(index) > 0 {
         worker.wake.notified().await;
     }

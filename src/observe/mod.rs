@@ -48,6 +48,8 @@ pub enum End {
     Changed,
     /// A part of this server panicked.
     Panicked,
+    /// All places were taken, and it made room for others.
+    MadeRoom,
 }
 
 /// What was counted since the start.
@@ -58,7 +60,7 @@ pub struct Counters {
     pub shed: AtomicU64,
     /// Panics that were caught.
     pub panics: AtomicU64,
-    ends: [AtomicU64; 9],
+    ends: [AtomicU64; 10],
 }
 
 /// A counter with a cache line of its own, so that workers do not wait for each other.

@@ -2,6 +2,7 @@
 //!
 //! Class of failure covered: slowloris in all its forms. The flags make the times short; nothing here depends on how fast anything is.
 
+use std::io::Read;
 use std::time::Duration;
 
 use crate::client::{Ending, request};
@@ -216,4 +217,22 @@ fn an_unread_body_that_stops_ends_the_connection() {
     let (answers, _) = client.answers();
     let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
     assert!(statuses == [405] || statuses == [408], "{statuses:?}");
+}
+
+/// A client that takes something all the time, but too little.
+#[test]
+fn a_response_that_is_taken_too_slowly_is_given_up() {
+    const SIZE: usize = 256 << 20;
+    let tree = crate::harness::Tree::site();
+    std::fs::File::create(tree.path("big.bin")).unwrap().set_len(SIZE as u64).unwrap();
+    let flags = ["--write-timeout", "10m", "--write-rate", "1GiB", "--write-window", "300ms"];
+    let server = crate::harness::Builder::new(&flags).tree(tree).start();
+    let mut client = server.connect();
+    client.send_get("/big.bin");
+    let (mut taken, mut buffer) = (0, vec![0; 256 << 10]);
+    while let Ok(bytes @ 1..) = client.stream().read(&mut buffer) {
+        taken += bytes;
+        pause(10);
+    }
+    assert!(taken < SIZE, "all of it was sent");
 }

@@ -182,3 +182,37 @@ fn who_is_held_back_gets_in_later() {
     assert_eq!(holder.answer().text(), HELLO);
     server.assert_well("clients that were held back");
 }
+
+/// All places are taken by clients that rest: the one that has rested the longest makes room, and nobody else.
+#[test]
+fn the_longest_idle_makes_room() {
+    let server = Server::start(&["--threads", "1", "--connections", "3"]);
+    let mut kept: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    // The order in which they begin to rest is not that in which they came.
+    for number in [1, 2, 0] {
+        assert_eq!(kept[number].get("/hello.txt").text(), HELLO);
+        pause(20);
+    }
+    let mut new = server.connect();
+    assert_eq!(new.get("/hello.txt").text(), HELLO, "it did not wait for a client to leave");
+    kept[1].assert_end("the longest idle");
+    for number in [2, 0] {
+        assert!(!kept[number].hears_now(), "client {number} was ended too");
+    }
+}
+
+/// With nobody that rests, who has been sending a head for long makes room, and is told so.
+#[test]
+fn the_slowest_head_makes_room() {
+    let server = Server::start(&["--threads", "1", "--connections", "2"]);
+    let mut slow: Vec<Client> = (0..2).map(|_| server.connect()).collect();
+    for client in &mut slow {
+        client.send("GET /hello.txt HTTP/1.1\r\n");
+        pause(50);
+    }
+    let mut new = server.connect();
+    assert_eq!(new.get("/hello.txt").text(), HELLO);
+    assert_eq!(slow[0].answer().status, 503);
+    slow[0].assert_end("the slowest");
+    assert!(!slow[1].hears_now(), "the other one was ended too");
+}

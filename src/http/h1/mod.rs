@@ -331,6 +331,26 @@ impl Conn {
         std::mem::take(&mut self.continue_owed)
     }
 
+    /// Since when the connection waits for a head, and whether it is one after another: it rests then.
+    pub fn waits_since(&self) -> Option<(Instant, bool)> {
+        match (&self.writing, &self.reading) {
+            (Writing::Idle, Reading::Head(scan)) => Some((self.since, !self.is_first && !scan.has_begun())),
+            _ => None,
+        }
+    }
+
+    /// Says how a connection that waits for a head ends so that others can be served.
+    pub fn make_room(&mut self) -> Lapse {
+        const BUSY: Refuse = Refuse::new(StatusCode::SERVICE_UNAVAILABLE, "The server is busy. Try again in a moment.").closing();
+        match &self.reading {
+            Reading::Head(scan) if scan.has_begun() => {
+                self.refused(BUSY, false);
+                Lapse::Refuse(BUSY)
+            }
+            _ => Lapse::Silent,
+        }
+    }
+
     /// Until when the next bytes have to come.
     pub fn deadline(&self) -> Instant {
         self.since
