@@ -19,11 +19,11 @@ pub const BACKLOG: i32 = 4096;
 const STEP: Duration = Duration::from_millis(100);
 /// The gate lets so many in that the longest wait within a step is this part of the time that a connection may wait. An open gate
 /// begins to hold connections back when one has waited for that.
-const AIM: f64 = 0.5;
+const AIM: f64 = 0.3;
 /// At this part the gate is shut.
-const ALARM: f64 = 0.75;
+const ALARM: f64 = 0.5;
 /// Below this part a gate that was shut lets connections in again.
-const RELIEF: f64 = 0.25;
+const RELIEF: f64 = 0.2;
 /// How much a step changes the gate when nobody waits, and at most.
 const GAIN: f64 = 0.2;
 const RISE: f64 = 1.1;
@@ -240,13 +240,13 @@ mod tests {
     fn the_gate_is_used_when_connections_wait() {
         let now = Instant::now();
         let mut gate = Gate::new(WAIT);
+        assert_eq!(gate.judge(waited(23), now), None);
+        assert_eq!(gate.judge(waited(24), now), Some(FIRST));
         assert_eq!(gate.judge(waited(39), now), None);
-        assert_eq!(gate.judge(waited(40), now), Some(FIRST));
-        assert_eq!(gate.judge(waited(59), now), None);
-        assert_eq!(gate.judge(waited(60), now), Some(0.0));
-        assert_eq!(gate.judge(waited(20), now), None);
+        assert_eq!(gate.judge(waited(40), now), Some(0.0));
+        assert_eq!(gate.judge(waited(16), now), None);
         assert_eq!(gate.judge(Sight { is_behind: true, ..waited(0) }, now), None, "the kernel may hold more");
-        assert_eq!(gate.judge(waited(19), now), Some(FIRST * LOWERED));
+        assert_eq!(gate.judge(waited(15), now), Some(FIRST * LOWERED));
         assert_eq!(gate.judge(waited(0), now + STEP), Some(1.0), "nobody comes");
     }
 
