@@ -25,10 +25,10 @@ const ALARM: f64 = 0.5;
 /// Below this part a gate that was shut lets connections in again.
 const RELIEF: f64 = 0.2;
 /// How much a step changes the gate when nobody waits, and at most.
-const GAIN: f64 = 0.2;
-const RISE: f64 = 1.1;
+const GAIN: f64 = 0.3;
+const RISE: f64 = 1.2;
 /// What is let in at first, the least that ever is, and by how much it is lowered after the gate had to be shut.
-const FIRST: f64 = 0.5;
+const FIRST: f64 = 0.7;
 const LEAST: f64 = 1.0 / 256.0;
 const LOWERED: f64 = 0.8;
 /// The gate opens when so few come that they would be this part of what can be served.
