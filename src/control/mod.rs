@@ -134,9 +134,11 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
     match signal {
         Some(_) => tell_manager(NotifyState::Stopping),
         None => {
-            say("another process has taken over: this one finishes what it has begun");
             shared.is_succeeded.store(true, Ordering::Relaxed);
             shared.is_relieved.store(true, Ordering::Relaxed);
+            // who reads the line can count on it
+            shared.queue.drain();
+            say("another process has taken over: this one finishes what it has begun");
         }
     }
     // the guardian is still there, so this is heard

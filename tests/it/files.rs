@@ -358,7 +358,7 @@ fn a_file_that_is_written_to_while_it_is_sent() {
 /// The same with what is sent in one go, of which the client has taken a part.
 #[test]
 fn a_file_that_is_rewritten_while_its_last_bytes_wait() {
-    let length = 250_000;
+    let length = 1_300_000;
     let tree = Tree::site();
     tree.write("page.bin", vec![b'x'; length]);
     let server = Server::serving(tree);
