@@ -11,10 +11,6 @@ use crate::config::Error;
 use crate::config::plan::Plan;
 use crate::net::gate::BACKLOG;
 
-/// Bytes of a response that the kernel may hold beyond what is on its way to the client. It takes a packet more, of up to 64 KiB; a
-/// fast client is not slowed down, since what is on its way is not bounded by this.
-const UNSENT_BYTES: u32 = 64 << 10;
-
 /// The listeners that systemd has bound for us, if it has (socket activation); they stand in for those of the plan.
 ///
 /// # Errors
@@ -89,7 +85,5 @@ fn listen(address: SocketAddr, listens: bool) -> io::Result<TcpListener> {
 /// Sets what is inherited by all that a listener accepts.
 fn prepare(listener: &SockRef) -> io::Result<()> {
     // small responses leave at once
-    listener.set_tcp_nodelay(true)?;
-    // what a client does not take stays where it is, and not in the kernel's memory
-    listener.set_tcp_notsent_lowat(UNSENT_BYTES)
+    listener.set_tcp_nodelay(true)
 }

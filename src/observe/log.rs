@@ -201,7 +201,8 @@ impl Lanes {
             if idle {
                 thread::park();
             }
-            thread::park_timeout(GATHER);
+            // not to be cut short by the first line that comes: that would be a wake-up for each
+            thread::sleep(GATHER);
         }
     }
 }
