@@ -49,6 +49,8 @@ mod walls;
 mod wire;
 
 #[cfg(debug_assertions)]
+mod anomalies;
+#[cfg(debug_assertions)]
 mod faults;
 #[cfg(debug_assertions)]
 mod overload;

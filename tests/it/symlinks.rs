@@ -165,7 +165,7 @@ fn links_exchanged_in_a_loop_let_nothing_out() {
 }
 
 /// Ends a loop when it is dropped.
-struct Stops<'a>(&'a AtomicBool);
+pub struct Stops<'a>(pub &'a AtomicBool);
 
 impl Drop for Stops<'_> {
     fn drop(&mut self) {
