@@ -19,6 +19,7 @@ pub mod watch;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::Pin;
@@ -48,6 +49,8 @@ use ready::{Asked, Coded, Content, Ready, Variant};
 use root::{Found, How, NoAnswer};
 use store::Store;
 
+/// What kernels read of a file at once, so that a byte of each such part tells of all of it.
+const READ_AHEAD_BYTES: usize = 128 << 10;
 /// The methods of files: HEAD is part of GET (RFC 9110 section 9.1).
 pub const METHODS: &str = "GET, HEAD";
 
@@ -470,22 +473,19 @@ fn is_all_memory(file: &OwnedFd) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|fs| [TMPFS, RAMFS].contains(&(fs.f_type as u64)))
 }
 
-/// Whether a part of a file is in memory, as far as its first and its last byte tell, so that sending it does not wait for the disk.
+/// Whether a part of a file is in memory, as far as some bytes of it tell, so that sending it does not wait for the disk.
 pub fn is_in_memory(file: &OwnedFd, offset: u64, len: u64) -> bool {
-    [offset, (offset + len).saturating_sub(1)].into_iter().all(|at| read_some(file, &mut [0], at, How::Cached) != Err(Errno::AGAIN))
+    let mut places = (offset..offset + len).step_by(READ_AHEAD_BYTES).chain([(offset + len).saturating_sub(1)]);
+    places.all(|at| read_some(file, &mut [0], at, How::Cached) != Err(Errno::AGAIN))
 }
 
 /// Brings a part of a file into memory; waits for the disk.
 pub fn bring_into_memory(file: &OwnedFd, offset: u64, len: u64) {
-    let mut buffer = vec![0; 64 << 10];
-    let mut at = offset;
-    while at < offset + len {
-        match rustix::io::pread(file, &mut buffer, at) {
-            Ok(n) if n > 0 => at += n as u64,
-            Err(Errno::INTR) => {}
-            // whoever sends it will meet the same
-            _ => return,
-        }
+    // the kernel is asked for all of it, and waited for: nothing is copied
+    let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(len), rustix::fs::Advice::WillNeed);
+    for at in (offset..offset + len).step_by(READ_AHEAD_BYTES).chain([(offset + len).saturating_sub(1)]) {
+        // whoever sends it will meet the same errors
+        let _ = read_some(file, &mut [0], at, How::Any);
     }
 }
 

@@ -29,6 +29,8 @@ const MEMORY_BYTES: u64 = 24 << 10;
 /// The same for a file that has changed just now: it may be written to again while it is sent, and what the kernel has on its way
 /// would change with it.
 const YOUNG_MEMORY_BYTES: u64 = 1 << 20;
+/// Files up to this size are looked at as a whole: whether they are in memory, so that they can be sent without a further look.
+const LOOKED_AT_BYTES: u64 = 1 << 20;
 /// How often a file that changes while it is read is read again, before it is served from the open file instead.
 const READS: usize = 3;
 /// Pieces of work that take long, because whole large files are read for them, at the same time: digests, and codings of large files.
@@ -306,7 +308,8 @@ impl Store {
             return Ok(false);
         }
         if let Content::Open(file) = &ready.plain.content {
-            file.is_warm.store(is_in_memory(&file.fd, 0, file.state.0), Ordering::Relaxed);
+            // larger ones are looked at slice by slice, when they are sent
+            file.is_warm.store(file.state.0 <= LOOKED_AT_BYTES && is_in_memory(&file.fd, 0, file.state.0), Ordering::Relaxed);
         }
         let Some(coded) = &ready.coded else { return Ok(true) };
         for (coding, extension) in SIDECARS {
