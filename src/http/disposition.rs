@@ -100,18 +100,23 @@ pub fn attachment(name: &str) -> String {
     format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}")
 }
 
-/// A name as one plain segment: what follows the last separator, without control characters, leading dots and white space at its
+/// A name as one plain segment: what follows the last separator, without control characters, without dots and white space at its
 /// ends, and short enough. `None` if nothing is left of it.
 pub fn plain_segment(name: &str) -> Option<String> {
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let clean: String = last.chars().filter(|c| !c.is_control() && !is_invisible(*c)).collect();
-    let clean = clean.trim().trim_start_matches(['.', ' ']).trim_end_matches(['.', ' ']);
+    let clean = clean.trim_matches(is_edge);
     if clean.is_empty() { None } else { Some(numbered(clean, 0)) }
 }
 
 /// Characters that are not seen, or that turn the direction of the text: a name is what it looks like.
 pub fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}' | '\u{FFFD}')
+}
+
+/// What a name neither begins nor ends with.
+fn is_edge(c: char) -> bool {
+    c == '.' || c.is_whitespace()
 }
 
 /// The name with a number before its extension, cut so that it fits; 0 is the name itself.
@@ -125,7 +130,8 @@ pub fn numbered(name: &str, number: u32) -> String {
     while !stem.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}{suffix}{extension}", &stem[..end])
+    let stem = if end < stem.len() { stem[..end].trim_end_matches(is_edge) } else { stem };
+    format!("{stem}{suffix}{extension}")
 }
 
 #[cfg(test)]
@@ -173,8 +179,11 @@ mod tests {
     fn plain_segments() {
         let long = "x".repeat(300) + ".txt";
         let cut = "x".repeat(251) + ".txt";
-        let cases: [(&str, Option<&str>); 19] = [
+        let cut_at_edge = "x".repeat(252) + " . " + &"y".repeat(40);
+        let cases: [(&str, Option<&str>); 21] = [
             ("a.txt", Some("a.txt")),
+            (". \u{3000}.a \u{2003}. ", Some("a")),
+            (&cut_at_edge, Some(&cut_at_edge[..252])),
             ("../../etc/passwd", Some("passwd")),
             ("..\\x", Some("x")),
             ("/abs/name", Some("name")),
