@@ -63,6 +63,12 @@ impl Site {
         Ok(Site { files, uploads, uploads_below })
     }
 
+    /// Has the thread that follows changes of files do something, for tests; it is dropped if there is no such thread.
+    #[cfg(debug_assertions)]
+    pub fn run_on_watcher(&self, work: impl FnOnce() + Send + 'static) {
+        self.files.run_on_watcher(work);
+    }
+
     /// Answers a request.
     pub fn serve<'a>(&'a self, request: &'a Request, inbound: &Inbound, now: Instant) -> Served<'a> {
         match self.handler(request) {

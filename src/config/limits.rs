@@ -37,6 +37,10 @@ pub struct Limits {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration, env = "MILLPOND_IDLE_TIMEOUT", help_heading = "Deadlines")]
     pub idle_timeout: Duration,
 
+    /// The same while the server is behind: while the gate holds new connections back, or all places are taken
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = units::duration, env = "MILLPOND_BUSY_IDLE_TIMEOUT", help_heading = "Deadlines")]
+    pub busy_idle_timeout: Duration,
+
     /// The least that a request body has to bring, in bytes a second
     ///
     /// Averaged over --body-window; a slower body gets 408.
@@ -88,6 +92,13 @@ pub struct Limits {
     /// How much of a body that nobody asked for is read and dropped to keep the connection
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = units::size, env = "MILLPOND_DRAIN_LIMIT", help_heading = "Bounds")]
     pub drain_limit: u64,
+
+    /// How much of a file waits in a socket for a client that has not taken 1 MiB yet; 0 leaves that to the kernel
+    ///
+    /// It comes on top of what is on its way, and the kernel may take a packet more. Against clients that ask for a large file and
+    /// hardly take any of it. Whoever takes a file at any speed of today is not slowed down.
+    #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = units::size, env = "MILLPOND_UNSENT_LIMIT", help_heading = "Bounds")]
+    pub unsent_limit: u64,
 
     /// Largest upload: the body of one request; a larger one gets 413
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = units::size, env = "MILLPOND_UPLOAD_LIMIT", help_heading = "Uploads")]

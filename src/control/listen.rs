@@ -16,7 +16,7 @@ use crate::net::gate::BACKLOG;
 /// # Errors
 ///
 /// What it has handed over is something else.
-pub fn activated() -> Result<Option<Vec<TcpListener>>, Error> {
+pub fn activated(plan: &Plan) -> Result<Option<Vec<TcpListener>>, Error> {
     let mut inherited = ListenFd::from_env();
     let mut listeners = Vec::new();
     for index in 0..inherited.len() {
@@ -25,7 +25,7 @@ pub fn activated() -> Result<Option<Vec<TcpListener>>, Error> {
             let advice = "use ListenStream= with an address or a port, and Accept=no";
             return Err(Error(format!("socket {index} of those handed over by systemd does not listen for TCP; {advice}")));
         };
-        let prepared = prepare(&SockRef::from(&listener)).and_then(|()| listener.set_nonblocking(true));
+        let prepared = prepare(&SockRef::from(&listener), plan).and_then(|()| listener.set_nonblocking(true));
         prepared.map_err(|e| Error(format!("a socket handed over by systemd can not be used: {e}")))?;
         listeners.push(listener);
     }
@@ -48,8 +48,11 @@ pub fn bind(plan: &Plan, mut taken: Vec<TcpListener>, listens: bool) -> Result<V
         };
         let listener = match taken.iter().position(is_it) {
             Some(index) => taken.swap_remove(index),
-            None => listen(address, listens).map_err(|e| failed(address, &e))?,
+            None => open(address).map_err(|e| failed(address, &e))?,
         };
+        let prepared = prepare(&SockRef::from(&listener), plan);
+        let ready = prepared.and_then(|()| if listens { rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from) } else { Ok(()) });
+        ready.map_err(|e| failed(address, &e))?;
         port = listener.local_addr().ok().map(|a| a.port());
         listeners.push(listener);
     }
@@ -66,24 +69,22 @@ fn failed(address: SocketAddr, e: &io::Error) -> Error {
     Error(format!("can not listen on {address} ({e}): {advice}"))
 }
 
-fn listen(address: SocketAddr, listens: bool) -> io::Result<TcpListener> {
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         // 0.0.0.0 and :: can then stand beside each other
         socket.set_only_v6(true)?;
     }
-    prepare(&SockRef::from(&socket))?;
     socket.bind(&address.into())?;
-    if listens {
-        socket.listen(BACKLOG)?;
-    }
     socket.set_nonblocking(true)?;
     Ok(socket.into())
 }
 
 /// Sets what is inherited by all that a listener accepts.
-fn prepare(listener: &SockRef) -> io::Result<()> {
+fn prepare(listener: &SockRef, plan: &Plan) -> io::Result<()> {
     // small responses leave at once
-    listener.set_tcp_nodelay(true)
+    listener.set_tcp_nodelay(true)?;
+    // what a client does not take stays where it is; see `Io::takes`
+    listener.set_tcp_notsent_lowat(plan.limits.unsent_limit.try_into().unwrap_or(u32::MAX))
 }

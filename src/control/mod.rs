@@ -162,7 +162,7 @@ fn sockets(plan: &Plan) -> Result<Sockets, Error> {
     let asked = plan.control.as_deref().map(takeover::ask).transpose()?;
     let (control, taken, predecessor) =
         asked.map_or((None, Vec::new(), None), |asked| (Some(asked.control), asked.listeners, asked.predecessor));
-    let activated = listen::activated()?;
+    let activated = listen::activated(plan)?;
     let is_activated = activated.is_some();
     let listeners = activated.map_or_else(|| listen::bind(plan, taken, true), Ok)?;
     Ok(Sockets { listeners, is_activated, control, predecessor })
@@ -426,10 +426,11 @@ fn farewell(shared: &Shared) {
     let by_worker = served.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
     let counters = &shared.counters;
     say(&format!(
-        "stopped: {} connections ({by_worker}), {} requests, {} shed, {} panics, {dropped} log lines dropped",
+        "stopped: {} connections ({by_worker}), {} requests, {} shed, {} turned away, {} panics, {dropped} log lines dropped",
         served.iter().sum::<usize>(),
         counters.requests(),
         counters.shed.load(Ordering::Relaxed),
+        counters.turned_away.load(Ordering::Relaxed),
         counters.panics.load(Ordering::Relaxed),
     ));
     finish_saying();

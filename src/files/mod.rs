@@ -126,6 +126,14 @@ impl Files {
         self.store.warm(&CleanPath::default(), self.started.elapsed().as_millis() as u64);
     }
 
+    /// Has the thread that follows changes do something, for tests.
+    #[cfg(debug_assertions)]
+    pub fn run_on_watcher(&self, work: impl FnOnce() + Send + 'static) {
+        if let Some(watch) = &self.store.watch {
+            watch.run(work);
+        }
+    }
+
     /// Answers a request as the site does: GET and HEAD with files, everything else with an error.
     pub fn serve<'a>(&'a self, request: &'a Request, now: Instant) -> Served<'a> {
         if !matches!(request.method, Method::GET | Method::HEAD) {

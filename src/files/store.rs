@@ -53,7 +53,7 @@ pub struct Store {
     /// Whether uploads have their place beside these files.
     has_uploads: bool,
     epochs: Arc<Epochs>,
-    watch: Option<Watch>,
+    pub(super) watch: Option<Watch>,
     compressor: Option<Compressor>,
     /// Sizes of files that are compressed.
     compressed: RangeInclusive<u64>,

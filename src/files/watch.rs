@@ -11,6 +11,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+#[cfg(debug_assertions)]
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
@@ -78,7 +80,14 @@ pub struct Watch {
     shared: Arc<Shared>,
     /// Ends the thread.
     stop: Arc<OwnedFd>,
+    /// What the thread is to do for tests.
+    #[cfg(debug_assertions)]
+    work: mpsc::Sender<Work>,
 }
+
+/// Something that a test has the thread do.
+#[cfg(debug_assertions)]
+type Work = Box<dyn FnOnce() + Send>;
 
 #[derive(Debug)]
 struct Shared {
@@ -109,7 +118,7 @@ impl Watch {
     ///
     /// The kernel has no means for it, or no thread can be had.
     pub fn start(root: &Path, epochs: Arc<Epochs>) -> io::Result<Watch> {
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::SEMAPHORE)?);
         let shared = Arc::new(Shared {
             root: root.to_owned(),
             epochs,
@@ -120,8 +129,33 @@ impl Watch {
             names: AtomicUsize::new(0),
         });
         let (news, stopped) = (Arc::clone(&shared), Arc::clone(&stop));
-        thread::Builder::new().name("watcher".into()).spawn(move || news.follow(&stopped))?;
-        Ok(Watch { shared, stop })
+        #[cfg(debug_assertions)]
+        let (work, given) = mpsc::channel::<Work>();
+        let follow = move || {
+            news.follow(&stopped);
+            // whoever wakes the thread without any work ends it
+            #[cfg(debug_assertions)]
+            while let Ok(work) = given.try_recv() {
+                work();
+                let _ = rustix::io::read(&*stopped, &mut [0; 8]);
+                news.follow(&stopped);
+            }
+        };
+        thread::Builder::new().name("watcher".into()).spawn(follow)?;
+        Ok(Watch {
+            shared,
+            stop,
+            #[cfg(debug_assertions)]
+            work,
+        })
+    }
+
+    /// Has the thread do something.
+    #[cfg(debug_assertions)]
+    pub fn run(&self, work: impl FnOnce() + Send + 'static) {
+        // if the thread has ended, the work is dropped, which whoever waits for it sees
+        let _ = self.work.send(Box::new(work));
+        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
     }
 
     /// Whether a folder may still have to be watched; says so once for each, until the structure changes or too many were asked for.

@@ -23,7 +23,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-use super::clients::{self, Clients};
+use super::clients;
 use super::conn::{self, Io};
 use super::gate::{Gate, Means, Sight};
 use super::queue::Queue;
@@ -178,7 +178,12 @@ impl Door {
 
     /// Whether somebody has to look, though nothing tells of a connection: some were left with the kernel, or the gate is not open.
     pub fn is_wanted(&self) -> bool {
-        self.is_behind() || self.is_held.load(Ordering::Relaxed)
+        self.is_behind() || self.is_held()
+    }
+
+    /// Whether the gate holds connections back.
+    pub fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Relaxed)
     }
 
     /// Whether the kernel may have connections that were left there.
@@ -331,7 +336,7 @@ impl Door {
             let Inside { listeners, fresh, gate, .. } = &mut *inside;
             let mut room = shared.queue.room();
             for listener in listeners.iter_mut() {
-                failure = failure.or(listener.take_in(fresh, &mut room, &shared.clients, now).err());
+                failure = failure.or(listener.take_in(fresh, &mut room, shared, now).err());
             }
             is_behind = listeners.iter().any(|listener| listener.behind_since.is_some());
             came += fresh.len();
@@ -380,7 +385,7 @@ impl Door {
     pub fn wait(&self, shared: &Shared, worker: usize, now: Instant) -> (Option<Duration>, bool) {
         let late = shared.queue.oldest().map(|at| (at + shared.limits.queue_wait).saturating_duration_since(now));
         let is_stream = self.keeper.load(Ordering::Relaxed) == worker && self.is_stream.load(Ordering::Relaxed);
-        let held = self.is_held.load(Ordering::Relaxed).then_some(HELD_LOOK);
+        let held = self.is_held().then_some(HELD_LOOK);
         let time = late.into_iter().chain(is_stream.then_some(STREAM_LOOK)).chain(held).min();
         (time, !is_stream && !self.is_behind())
     }
@@ -388,14 +393,15 @@ impl Door {
 
 impl Listener {
     /// Accepts until there is no more, or no room.
-    fn take_in(&mut self, fresh: &mut Vec<Accepted>, room: &mut usize, clients: &Arc<Clients>, now: Instant) -> Result<(), Errno> {
+    fn take_in(&mut self, fresh: &mut Vec<Accepted>, room: &mut usize, shared: &Shared, now: Instant) -> Result<(), Errno> {
         let at = *self.behind_since.get_or_insert(now);
         while *room > 0 {
             match rustix::net::accept_with(&*self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(socket) => {
                     let socket = OwnedFd::into(socket);
-                    let Some(place) = clients.enter(&socket) else {
+                    let Some(place) = shared.clients.enter(&socket) else {
                         clients::turn_away(&socket);
+                        shared.counters.turned_away.fetch_add(1, Ordering::Relaxed);
                         continue;
                     };
                     fresh.push(Accepted { socket, at, place });

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use rustix::net::RecvFlags;
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::Sleep;
@@ -26,10 +27,16 @@ use crate::observe::End;
 /// Bytes that a lingering connection may still send.
 const LINGER_BYTES: usize = 4 << 20;
 
+/// Bytes of files after which a client is known to take what it asks for. One that does not takes a window full, which is less unless
+/// it has made that larger itself.
+const PROOF_BYTES: u64 = 1 << 20;
+
 /// A non-blocking socket.
 #[derive(Debug)]
 pub struct Io {
     socket: Socket,
+    /// Bytes of files that the client still has to take before the kernel may hold as many for it as it sees fit.
+    unproven: u64,
 }
 
 #[derive(Debug)]
@@ -45,7 +52,22 @@ enum Socket {
 impl Io {
     /// A socket that the event loop does not know yet.
     pub fn new(socket: std::net::TcpStream) -> Io {
-        Io { socket: Socket::Fresh(socket) }
+        Io { socket: Socket::Fresh(socket), unproven: PROOF_BYTES }
+    }
+
+    /// Notes that the client takes so many bytes of a file. At first the kernel holds little for it (--unsent-limit): it might take
+    /// nothing more. One that takes much is served best if the kernel always has enough.
+    pub fn takes(&mut self, bytes: u64) {
+        if self.unproven == 0 {
+            return;
+        }
+        self.unproven = self.unproven.saturating_sub(bytes);
+        if self.unproven == 0
+            && let Ok(fd) = self.fd()
+        {
+            // if it is refused, the response leaves in more steps
+            let _ = SockRef::from(&fd).set_tcp_notsent_lowat(0);
+        }
     }
 
     fn watched(&mut self) -> io::Result<&tokio::net::TcpStream> {

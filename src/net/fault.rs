@@ -50,6 +50,8 @@ pub enum Place {
     Worker,
     /// One of the blocking pool.
     Pool,
+    /// The one that follows changes of files.
+    Watcher,
 }
 
 /// Something that the sandbox has to refuse, unless it is for what the server needs.
@@ -95,6 +97,7 @@ fn asked_to_try(value: &str) -> Option<Fault> {
     let place = match words.next()? {
         "try-worker" => Place::Worker,
         "try-pool" => Place::Pool,
+        "try-watcher" => Place::Watcher,
         _ => return None,
     };
     let (act, what) = (words.next()?, words.next()?);
@@ -146,6 +149,12 @@ impl Fault {
                 let act = act.clone();
                 let tried = link.shared.blocking.run(move || act.tell());
                 return Some(Served::Later(Box::pin(async { told(tried.await) })));
+            }
+            Fault::Try(Place::Watcher, act) => {
+                let (act, (tell, told_by)) = (act.clone(), tokio::sync::oneshot::channel());
+                // who does not wait any more needs no answer
+                link.shared.site.run_on_watcher(move || _ = tell.send(act.tell()));
+                return Some(Served::Later(Box::pin(async { told(told_by.await.unwrap_or_else(|_| "there is no watcher".into())) })));
             }
             Fault::PanicLate => {}
         }

@@ -182,6 +182,8 @@ impl Driver<'_> {
             Some((since, false)) => Rest::Head(since),
             None => Rest::Busy,
         };
+        let sooner = if let Rest::Kept(since) = rest { Some(since + self.shared.limits.busy_idle_timeout) } else { None };
+        let sooner = sooner.filter(|sooner| *sooner < deadline);
         self.put_away();
         let Driver { link, shared, input, .. } = &mut *self;
         let waited = poll_fn(|cx| match input.poll_fill(&mut link.io, cx) {
@@ -197,6 +199,8 @@ impl Driver<'_> {
                 let is_over = may_drain && !shared.is_relieved.load(Ordering::Relaxed);
                 if until.is_some() && is_over || until.is_some_and(|until| until < deadline && link.alarm.poll(cx, until)) {
                     Poll::Ready(Ok(Waited::Drained))
+                } else if sooner.is_some_and(|sooner| shared.is_behind() && link.alarm.poll(cx, sooner)) {
+                    Poll::Ready(Ok(Waited::MakesRoom))
                 } else if link.alarm.poll(cx, deadline) {
                     Poll::Ready(Ok(Waited::Lapsed))
                 } else {

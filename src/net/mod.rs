@@ -75,6 +75,13 @@ pub struct Shared {
     pub is_relieved: AtomicBool,
 }
 
+impl Shared {
+    /// Whether the server is behind: the gate holds new connections back, or all places are taken and others wait for one.
+    pub fn is_behind(&self) -> bool {
+        self.door.is_held() || self.queue.is_crowded()
+    }
+}
+
 /// An accepted connection: the queue's only item.
 #[derive(Debug)]
 pub struct Accepted {

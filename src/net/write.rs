@@ -158,6 +158,7 @@ impl Outgoing {
                             *offset += n as u64;
                             *len -= n as u64;
                             self.sent += n as u64;
+                            io.takes(n as u64);
                             if *len == 0 {
                                 self.pieces.pop_front();
                             } else if n as u64 == slice {

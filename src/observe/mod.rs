@@ -58,6 +58,8 @@ pub struct Counters {
     requests: Box<[Apart]>,
     /// Connections that were answered with 503 because the queue was full.
     pub shed: AtomicU64,
+    /// Connections that were turned away, since their client had as many as it may have.
+    pub turned_away: AtomicU64,
     /// Panics that were caught.
     pub panics: AtomicU64,
     ends: [AtomicU64; 10],
@@ -72,7 +74,7 @@ impl Counters {
     /// Counters for so many workers.
     pub fn new(workers: usize) -> Counters {
         let requests = (0..workers).map(|_| Apart::default()).collect();
-        Counters { requests, shed: AtomicU64::new(0), panics: AtomicU64::new(0), ends: Default::default() }
+        Counters { requests, shed: AtomicU64::new(0), turned_away: AtomicU64::new(0), panics: AtomicU64::new(0), ends: Default::default() }
     }
 
     /// Counts a request that this worker answered.

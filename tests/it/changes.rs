@@ -348,7 +348,7 @@ fn folders_that_are_not_there_cost_no_watch() {
 }
 
 /// How long the loads below go on: long enough for some thousand changes, and short enough for a test that is run often.
-const LOAD: Duration = Duration::from_secs(4);
+const LOAD: Duration = Duration::from_secs(10);
 
 /// A state of a file: its number, and bytes that follow from it.
 fn state(number: u64, length: usize) -> Vec<u8> {

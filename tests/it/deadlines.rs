@@ -236,3 +236,41 @@ fn a_response_that_is_taken_too_slowly_is_given_up() {
     }
     assert!(taken < SIZE, "all of it was sent");
 }
+
+/// What waits in a socket for a client that takes nothing is bounded, however large the file is.
+#[test]
+fn little_waits_in_the_socket_of_a_client_that_takes_nothing() {
+    const KIB: u64 = 1 << 10;
+    for (limit, most) in [("4KiB", 64 * KIB), ("16KiB", 64 * KIB), ("0", u64::MAX)] {
+        let tree = crate::harness::Tree::site();
+        std::fs::File::create(tree.path("big.bin")).unwrap().set_len(10 << 20).unwrap();
+        let server = crate::harness::Builder::new(&["--unsent-limit", limit]).tree(tree).start();
+        let mut client = server.connect();
+        client.send_get("/big.bin");
+        let local = client.stream().local_addr().unwrap();
+        let mut last = 0;
+        crate::harness::until("nothing more is put in", || {
+            pause(100);
+            let before = std::mem::replace(&mut last, unsent(server.address(), local));
+            last > 0 && last == before
+        });
+        assert!(last <= most, "{last} bytes wait with a limit of {limit}");
+        assert!(limit != "0" || last > 64 * KIB, "{last} bytes: the limit has shown nothing");
+        // whoever does take it gets all of it
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.body.len()), (200, 10 << 20));
+    }
+}
+
+/// Bytes that the kernel holds to be sent from here to there (proc_net_tcp).
+fn unsent(from: std::net::SocketAddr, to: std::net::SocketAddr) -> u64 {
+    let (from, to) = (format!(":{:04X}", from.port()), format!(":{:04X}", to.port()));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut found = table.lines().filter_map(|line| {
+        let mut parts = line.split_whitespace().skip(1);
+        let is_it = parts.next()?.ends_with(&from) && parts.next()?.ends_with(&to);
+        let queues = parts.nth(1)?;
+        is_it.then(|| u64::from_str_radix(queues.split(':').next()?, 16).ok())?
+    });
+    found.next().unwrap_or(0)
+}

@@ -538,13 +538,14 @@ impl Stopped {
     }
 }
 
-/// `millpond: stopped: 1000 connections (250 251 249 250), 3000 requests, 2 shed, 0 panics, 0 log lines dropped`
+/// `millpond: stopped: 1000 connections (250 251 249 250), 3000 requests, 2 shed, 1 turned away, 0 panics, 0 log lines dropped`
 #[derive(Debug, PartialEq, Eq)]
 pub struct Closing {
     pub connections: u64,
     pub by_worker: Vec<u64>,
     pub requests: u64,
     pub shed: u64,
+    pub turned_away: u64,
     pub panics: u64,
     pub dropped: u64,
 }
@@ -559,6 +560,7 @@ impl Closing {
             by_worker,
             requests: counted(parts.next()?, "request")?,
             shed: counted(parts.next()?, "shed")?,
+            turned_away: counted(parts.next()?, "turned away")?,
             panics: counted(parts.next()?, "panic")?,
             dropped: counted(parts.next()?, "log line")?,
         };
@@ -573,8 +575,9 @@ fn counted(part: &str, what: &str) -> Option<u64> {
 
 #[test]
 fn the_closing_line_is_read_as_it_is_written() {
-    let line = "millpond: stopped: 1000 connections (250 251 249 250), 3000 requests, 2 shed, 0 panics, 7 log lines dropped";
-    let closing = Closing { connections: 1000, by_worker: vec![250, 251, 249, 250], requests: 3000, shed: 2, panics: 0, dropped: 7 };
+    let line = "millpond: stopped: 1000 connections (250 251 249 250), 3000 requests, 2 shed, 1 turned away, 0 panics, 7 log lines dropped";
+    let by_worker = vec![250, 251, 249, 250];
+    let closing = Closing { connections: 1000, by_worker, requests: 3000, shed: 2, turned_away: 1, panics: 0, dropped: 7 };
     assert_eq!(Closing::parse(line), Some(closing));
     assert_eq!(Closing::parse("millpond: stopped: 1000 connections"), None);
 }

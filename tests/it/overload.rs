@@ -216,3 +216,66 @@ fn the_slowest_head_makes_room() {
     slow[0].assert_end("the slowest");
     assert!(!slow[1].hears_now(), "the other one was ended too");
 }
+
+/// A kept connection may rest for less while new ones are held back, so that it does not keep a place for nothing.
+#[test]
+fn connections_rest_for_less_while_others_are_held_back() {
+    for (time, ends) in [("20ms", true), ("60s", false)] {
+        let args = ["--threads", "1", "--queue-wait", "1s", "--busy-idle-timeout", time];
+        let server = Server::start(&args);
+        let mut holder = server.connect();
+        assert_eq!(holder.get("/hello.txt").text(), HELLO);
+        assert!(!holder.hears_within(Duration::from_millis(200)), "{time}: it was ended though nobody was held back");
+        holder.send(fault("stall=800"));
+        pause(100);
+        // It waits for so long that the gate is used, and is served when the worker is back.
+        let mut waiting = hurried(&server);
+        assert_eq!(holder.answer().text(), HELLO);
+        assert_eq!(waiting.answer().status, 200);
+        let begun = Instant::now();
+        if ends {
+            holder.assert_end("a connection that rests");
+            assert!(begun.elapsed() < Duration::from_secs(10));
+        } else {
+            assert!(!holder.hears_within(Duration::from_millis(200)), "{time}: it was ended too early");
+        }
+    }
+}
+
+/// A system without filters for sockets is told of, and nobody waits inside for longer there either.
+#[test]
+fn a_system_without_filters_has_a_gate_too() {
+    if !crate::sandbox::has_strace() {
+        return;
+    }
+    let args = ["--threads", "1", "--queue-wait", "100ms"];
+    let trace = |log: &std::path::Path, inject: &str| {
+        let log = log.to_str().unwrap().to_owned();
+        Builder::new(&args).through(&["strace", "-D", "-qq", "-o", &log, "-e", "trace=setsockopt", "-e", inject]).start()
+    };
+    // The calls before the one that attaches a filter are the same each time.
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let plain = trace(log.path(), "signal=none");
+    plain.assert_well("a start below strace");
+    let calls = std::fs::read_to_string(log.path()).unwrap();
+    let at = calls.lines().position(|call| call.contains("SO_ATTACH_FILTER")).expect("it is tried") + 1;
+    drop(plain);
+
+    let server = trace(log.path(), &format!("inject=setsockopt:error=ENOPROTOOPT:when={at}"));
+    server.wait_for_line("this system has no filters for listeners");
+    let mut holder = server.connect();
+    assert_eq!(holder.get("/hello.txt").text(), HELLO);
+    holder.send(fault("stall=1000"));
+    pause(100);
+    let mut waiting: Vec<Client> = (0..5).map(|_| hurried(&server)).collect();
+    for client in &mut waiting {
+        assert_shed(&client.answer(), "without filters");
+    }
+    assert_eq!(holder.answer().text(), HELLO);
+    until("the gate is open again", || {
+        let mut client = server.connect();
+        client.send_get("/hello.txt");
+        client.hears_within(Duration::from_millis(500))
+    });
+    server.stop().assert_clean();
+}

@@ -29,7 +29,7 @@ fn on_another_kernel(args: &[&str], inject: &str) -> Builder {
     Builder::new(args).through(&trace)
 }
 
-fn has_strace() -> bool {
+pub fn has_strace() -> bool {
     let mut command = std::process::Command::new("strace");
     command.args(["-D", "-f", "-qq", "-o", "/dev/null", "true"]).stdin(std::process::Stdio::null());
     let has_it = command.output().is_ok_and(|output| output.status.success());
@@ -72,7 +72,7 @@ mod inside {
                 "bind 127.0.0.1:0".to_owned(),
                 signal.clone(),
             ];
-            for place in ["worker", "pool"] {
+            for place in ["worker", "pool", "watcher"] {
                 let stored = tree.path(format!("uploads/{place}.txt"));
                 let allowed = [named("read", &tree.path("hello.txt")), named("write", &stored), named("read", &stored)];
                 for act in &refused {
