@@ -6,10 +6,14 @@
 use std::io;
 use std::time::Duration;
 
+use rustix::process::setpriority_process;
 use tokio::runtime::{Builder, Runtime};
 
 /// How long a thread of the pool stays without work.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// How far its threads stand behind the workers, when there are not processors enough for all: what is ready goes first.
+const NICE: i32 = 10;
 
 /// The pool.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ impl Blocking {
             .thread_name("blocking")
             .max_blocking_threads(threads)
             .thread_keep_alive(KEEP_ALIVE)
+            // of each thread alone, on Linux; if it is refused, they are as important as the workers
+            .on_thread_start(|| _ = setpriority_process(None, NICE))
             .build()
             .map(|r| Blocking(Some(r)))
     }
