@@ -249,7 +249,7 @@ fn little_waits_in_the_socket_of_a_client_that_takes_nothing() {
         client.send_get("/big.bin");
         let local = client.stream().local_addr().unwrap();
         let mut last = 0;
-        crate::harness::until("nothing more is put in", || {
+        until("nothing more is put in", || {
             pause(100);
             let before = std::mem::replace(&mut last, unsent(server.address(), local));
             last > 0 && last == before
