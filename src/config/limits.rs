@@ -37,7 +37,7 @@ pub struct Limits {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::duration, env = "MILLPOND_IDLE_TIMEOUT", help_heading = "Deadlines")]
     pub idle_timeout: Duration,
 
-    /// The same while the server is behind: while the gate holds new connections back, or all places are taken
+    /// The same under overload: while new connections are held back, or all places are taken and others wait for one
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = units::duration, env = "MILLPOND_BUSY_IDLE_TIMEOUT", help_heading = "Deadlines")]
     pub busy_idle_timeout: Duration,
 
@@ -93,10 +93,10 @@ pub struct Limits {
     #[arg(long, value_name = "SIZE", default_value = "64KiB", value_parser = units::size, env = "MILLPOND_DRAIN_LIMIT", help_heading = "Bounds")]
     pub drain_limit: u64,
 
-    /// How much of a file waits in a socket for a client that has not taken 1 MiB yet; 0 leaves that to the kernel
+    /// How much of a file waits in a socket for a client that has not taken 256 KiB yet; 0 leaves that to the kernel
     ///
     /// It comes on top of what is on its way, and the kernel may take a packet more. Against clients that ask for a large file and
-    /// hardly take any of it. Whoever takes a file at any speed of today is not slowed down.
+    /// hardly take any of it.
     #[arg(long, value_name = "SIZE", default_value = "16KiB", value_parser = units::size, env = "MILLPOND_UNSENT_LIMIT", help_heading = "Bounds")]
     pub unsent_limit: u64,
 

@@ -50,8 +50,8 @@ pub fn bind(plan: &Plan, mut taken: Vec<TcpListener>, listens: bool) -> Result<V
             Some(index) => taken.swap_remove(index),
             None => open(address).map_err(|e| failed(address, &e))?,
         };
-        let prepared = prepare(&SockRef::from(&listener), plan);
-        let ready = prepared.and_then(|()| if listens { rustix::net::listen(&listener, BACKLOG).map_err(io::Error::from) } else { Ok(()) });
+        let socket = SockRef::from(&listener);
+        let ready = prepare(&socket, plan).and_then(|()| if listens { socket.listen(BACKLOG) } else { Ok(()) });
         ready.map_err(|e| failed(address, &e))?;
         port = listener.local_addr().ok().map(|a| a.port());
         listeners.push(listener);

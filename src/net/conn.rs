@@ -29,7 +29,7 @@ const LINGER_BYTES: usize = 4 << 20;
 
 /// Bytes of files after which a client is known to take what it asks for. One that does not takes a window full, which is less unless
 /// it has made that larger itself.
-const PROOF_BYTES: u64 = 1 << 20;
+const PROOF_BYTES: u64 = 256 << 10;
 
 /// A non-blocking socket.
 #[derive(Debug)]

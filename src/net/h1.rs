@@ -199,7 +199,7 @@ impl Driver<'_> {
                 let is_over = may_drain && !shared.is_relieved.load(Ordering::Relaxed);
                 if until.is_some() && is_over || until.is_some_and(|until| until < deadline && link.alarm.poll(cx, until)) {
                     Poll::Ready(Ok(Waited::Drained))
-                } else if sooner.is_some_and(|sooner| shared.is_behind() && link.alarm.poll(cx, sooner)) {
+                } else if sooner.is_some_and(|sooner| shared.is_overloaded() && link.alarm.poll(cx, sooner)) {
                     Poll::Ready(Ok(Waited::MakesRoom))
                 } else if link.alarm.poll(cx, deadline) {
                     Poll::Ready(Ok(Waited::Lapsed))

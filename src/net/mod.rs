@@ -76,8 +76,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Whether the server is behind: the gate holds new connections back, or all places are taken and others wait for one.
-    pub fn is_behind(&self) -> bool {
+    /// Whether the gate holds new connections back, or all places are taken and others wait for one.
+    pub fn is_overloaded(&self) -> bool {
         self.door.is_held() || self.queue.is_crowded()
     }
 }

@@ -484,6 +484,17 @@ impl Server {
         tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok()).filter(|comm| comm.trim_end() == name).count()
     }
 
+    /// The niceness of each thread of this name.
+    pub fn niceness(&self, name: &str) -> Vec<i32> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+        let of_name = stats.filter_map(|stat| {
+            let (front, back) = stat.rsplit_once(')')?;
+            front.ends_with(&format!("({name}")).then(|| back.split_whitespace().nth(16)?.parse().ok())?
+        });
+        of_name.collect()
+    }
+
     /// Processor time used so far, in clock ticks (a hundredth of a second).
     pub fn cpu_ticks(&self) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();

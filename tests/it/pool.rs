@@ -190,3 +190,15 @@ fn sockets_at_rest() -> usize {
     static COUNT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
     *COUNT.get_or_init(|| Server::start(&["--threads", "2"]).sockets())
 }
+
+/// Where there are not processors enough for all, what waits for a disk stands behind what is ready.
+#[test]
+fn the_blocking_pool_stands_behind_the_workers() {
+    let server = Server::start(&["--threads", "1"]);
+    // An upload is work for the pool.
+    let answer = server.ask(request("POST", "/uploads/?name=a.txt", "Content-Length: 4\r\n") + "abcd");
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    let (workers, pool) = (server.niceness("worker-0"), server.niceness("blocking"));
+    assert!(workers.len() == 1 && !pool.is_empty(), "{workers:?}, {pool:?}");
+    assert!(pool.iter().all(|nice| *nice >= (workers[0] + 10).min(19)), "{workers:?}, {pool:?}");
+}
