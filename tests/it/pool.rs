@@ -6,7 +6,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
-use crate::client::{Client, Ending, request};
+use crate::client::{Client, Ending, HOST, request};
 use crate::harness::{HELLO, Server, Tree, assert_same_bytes, noise, pause, until};
 
 #[test]
@@ -194,7 +194,7 @@ fn sockets_at_rest() -> usize {
 /// Where there are not processors enough for all, what waits for a disk stands behind what is ready.
 #[test]
 fn the_blocking_pool_stands_behind_the_workers() {
-    let server = Server::start(&["--threads", "1"]);
+    let server = Server::start(&["--threads", "1", "--allow-host", HOST]);
     // An upload is work for the pool.
     let answer = server.ask(request("POST", "/uploads/?name=a.txt", "Content-Length: 4\r\n") + "abcd");
     assert_eq!(answer.status, 201, "{}", answer.text());
