@@ -55,6 +55,7 @@ fn command() -> Command {
     const FINE: [&str; 4] = ["Clients", "Deadlines", "Bounds", "Files"];
     Cli::command().mut_args(|arg| {
         let is_fine = arg.get_help_heading().is_some_and(|heading| FINE.contains(&heading));
+        let is_fine = is_fine || arg.is_hide_short_help_set();
         arg.hide_env(true).hide_short_help(is_fine)
     })
 }

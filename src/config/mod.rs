@@ -44,6 +44,12 @@ pub struct File {
     #[arg(long, value_name = "PORT", default_value_t = 8080, env = "MILLPOND_PORT", help_heading = "Listening")]
     pub port: u16,
 
+    /// Which TCP congestion control says how much is sent at once [default: the system's; reno on a loopback address]
+    ///
+    /// /proc/sys/net/ipv4/tcp_available_congestion_control has the names.
+    #[arg(long, value_name = "NAME", env = "MILLPOND_CONGESTION_CONTROL", hide_short_help = true, help_heading = "Listening")]
+    pub congestion_control: Option<String>,
+
     /// A Unix socket over which a new process, started with the same path, takes over from the running one
     ///
     /// The new one gets the listening sockets, serves, and the running one finishes what it has begun: no request fails. The

@@ -21,6 +21,8 @@ pub struct Plan {
     pub root: PathBuf,
     /// The addresses to listen on, at least one.
     pub listen: Vec<SocketAddr>,
+    /// The congestion control of connections; `None` leaves it to the system, or to us where both ends are on this machine.
+    pub congestion_control: Option<String>,
     /// Where a new process asks this one for its listeners, if it may.
     pub control: Option<PathBuf>,
     /// Worker threads.
@@ -135,6 +137,7 @@ impl Plan {
             uploads: uploads(&file, &root, local)?,
             root,
             listen,
+            congestion_control: file.congestion_control,
             control: file.control,
             threads,
             queue: file.queue,

@@ -11,6 +11,9 @@ use crate::config::Error;
 use crate::config::plan::Plan;
 use crate::net::gate::BACKLOG;
 
+/// The congestion control of connections from this machine, unless the user names one.
+const LOOPBACK_CONGESTION_CONTROL: &[u8] = b"reno";
+
 /// The listeners that systemd has bound for us, if it has (socket activation); they stand in for those of the plan.
 ///
 /// # Errors
@@ -25,8 +28,11 @@ pub fn activated(plan: &Plan) -> Result<Option<Vec<TcpListener>>, Error> {
             let advice = "use ListenStream= with an address or a port, and Accept=no";
             return Err(Error(format!("socket {index} of those handed over by systemd does not listen for TCP; {advice}")));
         };
-        let prepared = prepare(&SockRef::from(&listener), plan).and_then(|()| listener.set_nonblocking(true));
+        let socket = SockRef::from(&listener);
+        let prepared = prepare(&socket, plan).and_then(|()| listener.set_nonblocking(true));
         prepared.map_err(|e| Error(format!("a socket handed over by systemd can not be used: {e}")))?;
+        // without the flag it is for the unit to say: TCPCongestion=
+        control_congestion(&socket, plan)?;
         listeners.push(listener);
     }
     Ok((!listeners.is_empty()).then_some(listeners))
@@ -53,6 +59,12 @@ pub fn bind(plan: &Plan, mut taken: Vec<TcpListener>, listens: bool) -> Result<V
         let socket = SockRef::from(&listener);
         let ready = prepare(&socket, plan).and_then(|()| if listens { socket.listen(BACKLOG) } else { Ok(()) });
         ready.map_err(|e| failed(address, &e))?;
+        control_congestion(&socket, plan)?;
+        if plan.congestion_control.is_none() && address.ip().is_loopback() {
+            // a path without loss or delay: where the system's paces what is sent, that costs time and brings nothing. Every kernel
+            // has this one, and if it has not, its own will do
+            let _ = socket.set_tcp_congestion(LOOPBACK_CONGESTION_CONTROL);
+        }
         port = listener.local_addr().ok().map(|a| a.port());
         listeners.push(listener);
     }
@@ -79,6 +91,16 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Sets the congestion control that is asked for; it is inherited by all that the listener accepts.
+fn control_congestion(listener: &SockRef, plan: &Plan) -> Result<(), Error> {
+    let Some(name) = &plan.congestion_control else { return Ok(()) };
+    listener.set_tcp_congestion(name.as_bytes()).map_err(|e| {
+        let known = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control").unwrap_or_default();
+        let advice = format!("name one that this system has ({}) and lets you use", known.trim());
+        Error(format!("--congestion-control {name:?} can not be used ({e}): {advice}"))
+    })
 }
 
 /// Sets what is inherited by all that a listener accepts.

@@ -6,6 +6,8 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
+use rustix::net::sockopt::tcp_congestion;
+
 use crate::client::{Client, request};
 use crate::harness::{Builder, HELLO, PATIENCE, SetAtEnd, Tree, until};
 
@@ -28,6 +30,19 @@ fn its_listeners_are_used_and_nothing_else_is_bound() {
     server.assert_well("activation");
     assert!(TcpStream::connect(("127.0.0.1", taken.parse().unwrap())).is_err());
     server.stop().assert_clean();
+}
+
+/// systemd may have set it itself: TCPCongestion=.
+#[test]
+fn the_congestion_control_of_its_listeners_is_left_alone() {
+    for (args, expected) in [(&[][..], "left"), (&["--congestion-control", "reno"], "reno")] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = activated(listener.try_clone().unwrap(), args).start();
+        let untouched = TcpListener::bind("127.0.0.1:0").unwrap();
+        let expected = if expected == "left" { tcp_congestion(&untouched).unwrap() } else { expected.to_owned() };
+        assert_eq!(tcp_congestion(&listener), Ok(expected), "{args:?}");
+        server.stop().assert_clean();
+    }
 }
 
 #[test]

@@ -3,8 +3,11 @@
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::net::sockopt::tcp_congestion;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
 use crate::client::Client;
-use crate::harness::{Builder, HELLO, Ran, Tree, set_mode, without_privilege};
+use crate::harness::{Builder, HELLO, Ran, Server, Tree, set_mode, without_privilege};
 
 /// Exit code 2 and one line that holds these words.
 #[track_caller]
@@ -86,6 +89,33 @@ fn bad_values_are_refused_in_one_line() {
     ];
     for args in rows {
         assert_mistake(&run(args), &[], &format!("{args:?}"));
+    }
+}
+
+#[test]
+fn a_congestion_control_that_is_not_there_is_refused() {
+    for check in [&[][..], &["--check"]] {
+        let ran = run(&[&["--congestion-control", "nonesuch"], check].concat());
+        assert_mistake(&ran, &["--congestion-control", "nonesuch", "reno"], &format!("{check:?}"));
+    }
+}
+
+/// What the kernel uses for a connection is asked of the server's own end of it.
+#[test]
+fn connections_have_the_congestion_control_that_is_named() {
+    let of_the_system = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+    let of_the_system = of_the_system.trim();
+    for (args, expected) in [(&[][..], "reno"), (&["--congestion-control", of_the_system], of_the_system)] {
+        let server = Server::start(args);
+        let mut client = server.connect();
+        assert_eq!(client.get("/hello.txt").text(), HELLO);
+        let local = client.stream().local_addr().unwrap();
+        let process = pidfd_open(server.pid(), PidfdFlags::empty()).unwrap();
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", server.pid().as_raw_nonzero())).unwrap();
+        let numbers = fds.filter_map(|fd| fd.unwrap().file_name().to_str()?.parse().ok());
+        let sockets = numbers.filter_map(|fd| pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok());
+        let accepted = sockets.map(TcpStream::from).find(|socket| socket.peer_addr().is_ok_and(|peer| peer == local));
+        assert_eq!(tcp_congestion(accepted.unwrap()), Ok(expected.to_owned()), "{args:?}");
     }
 }
 
@@ -262,6 +292,7 @@ fn help_and_version() {
         ("--trailer-limit", "4KiB"),
         ("--drain-limit", "64KiB"),
         ("--unsent-limit", "16KiB"),
+        ("--congestion-control", "reno on a loopback"),
         ("--cache-size", "256MiB"),
         ("--blocking-threads", "32"),
         ("--immutable", "on"),
