@@ -292,7 +292,7 @@ fn help_and_version() {
         ("--trailer-limit", "4KiB"),
         ("--drain-limit", "64KiB"),
         ("--unsent-limit", "16KiB"),
-        ("--congestion-control", "reno on a"),
+        ("--congestion-control", "[default: the"),
         ("--cache-size", "256MiB"),
         ("--blocking-threads", "32"),
         ("--immutable", "on"),
