@@ -20,8 +20,9 @@ use crate::http::body::{Chunk, OpenFile};
 
 /// What is held in memory of responses that wait to leave: what is gathered before they do, and the last one that was added to it.
 pub const HELD_BYTES: u64 = 2 * GATHERED_BYTES;
-/// Bodies up to this size are copied behind their head: that costs less than another piece to send.
-const COPIED_BYTES: usize = 1 << 10;
+/// Bodies up to this size are copied behind their head: that costs less than another piece to send. From there on it makes no
+/// difference.
+const COPIED_BYTES: usize = 16 << 10;
 /// Pieces of memory that one call sends.
 const PIECES: usize = 16;
 /// Bytes of a file that one call sends. After each the others on the worker have their turn.
