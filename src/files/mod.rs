@@ -19,7 +19,6 @@ pub mod watch;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, IoSliceMut};
-use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::Pin;
@@ -489,11 +488,17 @@ pub fn is_in_memory(file: &OwnedFd, offset: u64, len: u64) -> bool {
 
 /// Brings a part of a file into memory; waits for the disk.
 pub fn bring_into_memory(file: &OwnedFd, offset: u64, len: u64) {
-    // the kernel is asked for all of it, and waited for: nothing is copied
-    let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(len), rustix::fs::Advice::WillNeed);
-    for at in (offset..offset + len).step_by(READ_AHEAD_BYTES).chain([(offset + len).saturating_sub(1)]) {
-        // whoever sends it will meet the same errors
-        let _ = read_some(file, &mut [0], at, How::Any);
+    const PIECE_BYTES: usize = 64 << 10;
+    // read and dropped: from reads that follow each other the kernel learns what to read ahead, which saves more than the copy costs
+    let mut buffer = vec![0; PIECE_BYTES.min(len as usize)];
+    let (mut at, end) = (offset, offset + len);
+    while at < end {
+        let most = buffer.len().min((end - at) as usize);
+        match read_some(file, &mut buffer[..most], at, How::Any) {
+            Ok(read @ 1..) => at += read as u64,
+            // whoever sends it will meet the same
+            _ => break,
+        }
     }
 }
 
