@@ -41,7 +41,7 @@ pub struct Rules {
     pub spa: Option<PageFile>,
 
     /// Serve about.html at /about, and redirect /about.html there
-    #[arg(long, env = "MILLPOND_CLEAN_URLS", value_parser = clap::builder::FalseyValueParser::new(), help_heading = "Files")]
+    #[arg(long, env = "MILLPOND_CLEAN_URLS", value_parser = clap::builder::BoolishValueParser::new(), help_heading = "Files")]
     pub clean_urls: bool,
 
     /// Content-Type of the files with an extension; may be given several times

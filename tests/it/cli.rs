@@ -177,6 +177,8 @@ fn bad_values_in_the_environment_are_refused() {
         ("MILLPOND_HEAD_LIMIT", "x"),
         ("MILLPOND_HOST", "127.0.0.1,not a host"),
         ("MILLPOND_IMMUTABLE", "perhaps"),
+        ("MILLPOND_LISTING", "perhaps"),
+        ("MILLPOND_ARCHIVE", ""),
         ("MILLPOND_ROOT", "/nowhere/at/all"),
     ] {
         let tree = Tree::site();
