@@ -112,9 +112,7 @@ impl Driver<'_> {
                     }
                 }
                 Event::Refuse(refuse) => {
-                    let response = self.shared.site.refuse(refuse, &self.request, self.now.at).response().await;
-                    self.respond(response);
-                    self.send().await?;
+                    self.refuse(refuse).await?;
                     return Ok(End::Malformed);
                 }
                 Event::More => {
@@ -132,8 +130,7 @@ impl Driver<'_> {
                         Ok(Waited::Drained) => return Ok(End::Drained),
                         Ok(Waited::MakesRoom) => {
                             if let Lapse::Refuse(refuse) = self.conn.make_room() {
-                                self.respond(refuse.into_response(&self.request));
-                                self.send().await?;
+                                self.refuse(refuse).await?;
                             }
                             return Ok(End::MadeRoom);
                         }
@@ -141,9 +138,7 @@ impl Driver<'_> {
                             Lapse::GoOn => {}
                             Lapse::Silent => return Ok(End::Idle),
                             Lapse::Refuse(refuse) => {
-                                let response = self.shared.site.refuse(refuse, &self.request, self.now.at).response().await;
-                                self.respond(response);
-                                self.send().await?;
+                                self.refuse(refuse).await?;
                                 return Ok(End::Slow);
                             }
                         },
@@ -152,6 +147,13 @@ impl Driver<'_> {
                 }
             }
         }
+    }
+
+    /// Answers what is no request that can be served, and sends that.
+    async fn refuse(&mut self, refuse: Refuse) -> Result<(), End> {
+        let response = self.shared.site.refuse(refuse, &self.request, self.now.at).response().await;
+        self.respond(response);
+        self.send().await
     }
 
     /// Whether something may still come of the client, which would reset the connection before the client has read its response

@@ -212,7 +212,8 @@ fn the_slowest_head_makes_room() {
     }
     let mut new = server.connect();
     assert_eq!(new.get("/hello.txt").text(), HELLO);
-    assert_eq!(slow[0].answer().status, 503);
+    let told = slow[0].answer();
+    assert_eq!((told.status, told.field("retry-after"), told.closes()), (503, Some("1"), true));
     slow[0].assert_end("the slowest");
     assert!(!slow[1].hears_now(), "the other one was ended too");
 }

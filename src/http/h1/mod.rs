@@ -341,7 +341,7 @@ impl Conn {
 
     /// Says how a connection that waits for a head ends so that others can be served.
     pub fn make_room(&mut self) -> Lapse {
-        const BUSY: Refuse = Refuse::new(StatusCode::SERVICE_UNAVAILABLE, "The server is busy. Try again in a moment.").closing();
+        const BUSY: Refuse = Refuse::busy("The server is busy. Try again in a moment.").closing();
         match &self.reading {
             Reading::Head(scan) if scan.has_begun() => {
                 self.refused(BUSY, false);
