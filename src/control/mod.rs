@@ -425,6 +425,10 @@ fn farewell(shared: &Shared) {
     let served = shared.queue.served();
     let by_worker = served.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
     let counters = &shared.counters;
+    let ends: Vec<_> = counters.ends().map(|(end, count)| format!("{count} {end}")).collect();
+    if !ends.is_empty() {
+        say(&format!("how connections ended: {}", ends.join(", ")));
+    }
     say(&format!(
         "stopped: {} connections ({by_worker}), {} requests, {} shed, {} turned away, {} panics, {dropped} log lines dropped",
         served.iter().sum::<usize>(),

@@ -40,7 +40,7 @@ pub enum End {
     Slow,
     /// What came was no request.
     Malformed,
-    /// The client took nothing of a response for too long.
+    /// The client took nothing, or too little, of a response for too long.
     Stalled,
     /// The client went away within a request or a response.
     Cut,
@@ -52,17 +52,39 @@ pub enum End {
     MadeRoom,
 }
 
+impl End {
+    /// All, in their order.
+    const ALL: [End; 10] =
+        [End::Done, End::Idle, End::Drained, End::Slow, End::Malformed, End::Stalled, End::Cut, End::Changed, End::Panicked, End::MadeRoom];
+
+    /// What operators are told.
+    fn name(self) -> &'static str {
+        match self {
+            End::Done => "done",
+            End::Idle => "idle",
+            End::Drained => "drained",
+            End::Slow => "slow",
+            End::Malformed => "malformed",
+            End::Stalled => "stalled",
+            End::Cut => "cut",
+            End::Changed => "changed",
+            End::Panicked => "panicked",
+            End::MadeRoom => "made room",
+        }
+    }
+}
+
 /// What was counted since the start.
 #[derive(Debug)]
 pub struct Counters {
     requests: Box<[Apart]>,
-    /// Connections that were answered with 503 because the queue was full.
+    /// Connections that were answered with 503 before they were served: they had waited for too long, or the server was behind.
     pub shed: AtomicU64,
     /// Connections that were turned away, since their client had as many as it may have.
     pub turned_away: AtomicU64,
     /// Panics that were caught.
     pub panics: AtomicU64,
-    ends: [AtomicU64; 10],
+    ends: [AtomicU64; End::ALL.len()],
 }
 
 /// A counter with a cache line of its own, so that workers do not wait for each other.
@@ -92,9 +114,10 @@ impl Counters {
         self.ends[end as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many connections ended like this.
-    pub fn ended(&self, end: End) -> u64 {
-        self.ends[end as usize].load(Ordering::Relaxed)
+    /// How connections ended, and how many like this, as far as there are any.
+    pub fn ends(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = End::ALL.into_iter().map(|end| (end.name(), self.ends[end as usize].load(Ordering::Relaxed)));
+        counts.filter(|(_, count)| *count > 0)
     }
 }
 

@@ -217,3 +217,20 @@ fn the_queue_is_served_before_the_end() {
     let closing = server.finish().assert_clean();
     assert_eq!((closing.connections, closing.shed), (31, 0));
 }
+
+#[test]
+fn the_end_tells_how_connections_ended() {
+    let server = Server::start(&["--threads", "1", "--head-timeout", "100ms", "--idle-timeout", "100ms"]);
+    for (sent, status) in
+        [("GET /hello.txt HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 200), ("nonsense\r\n\r\n", 400), ("GET", 408)]
+    {
+        assert_eq!(server.ask(sent).status, status, "{sent:?}");
+    }
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/hello.txt").text(), HELLO);
+    idle.assert_end("idle");
+    let stopped = server.stop();
+    stopped.assert_clean();
+    let told = "millpond: how connections ended: 1 done, 1 idle, 1 slow, 1 malformed";
+    assert!(stopped.err.iter().any(|line| line == told), "{:#?}", stopped.err);
+}
