@@ -21,8 +21,8 @@ use crate::observe::log;
 const STACK_BYTES: u64 = 2 << 20;
 /// The program itself, once it runs.
 const PROGRAM_BYTES: u64 = 16 << 20;
-/// Threads beside workers and pool: main, acceptor, signals, log, messages, watcher, compressor, control, ending.
-const OTHER_THREADS: u64 = 9;
+/// Threads beside workers and pool: main, guardian, signals, log, messages, two watchers, compressor, control, ending.
+const OTHER_THREADS: u64 = 10;
 /// What is noted of a client whose rate or connections are counted.
 const CLIENT_BYTES: u64 = 128;
 
