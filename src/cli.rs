@@ -9,14 +9,14 @@ use crate::config::{Error, File};
 /// A web server for files: fast, confined to its folder, and calm under load.
 ///
 /// Millpond serves a folder over HTTP/1.1. It puts connections into one bounded queue, from which a fixed pool of worker threads
-/// takes them; past its capacity it says so at once with 503, so that those it lets in are served fast. No request ever leaves
-/// the folder.
+/// takes them; past its capacity it holds most of the surplus back and tells some 503 at once, so that those it lets in are
+/// served fast. No request ever leaves the folder.
 #[derive(Debug, Parser)]
 #[command(
     name = "millpond",
     version,
     max_term_width = 100,
-    after_help = "Every flag can also be set in the environment: --head-timeout as MILLPOND_HEAD_TIMEOUT."
+    after_help = "Every flag but --check can also be set in the environment: --head-timeout as MILLPOND_HEAD_TIMEOUT."
 )]
 pub struct Cli {
     /// What to serve, and how.

@@ -238,7 +238,7 @@ impl Outgoing {
     }
 }
 
-/// Sees to it that sending a slice does not wait for the disk: where its end is not in memory, the blocking pool reads it first.
+/// Sees to it that sending a slice does not wait for the disk: where a part of it is not in memory, the blocking pool reads it first.
 fn warm(
     warming: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     file: &Arc<OpenFile>,

@@ -40,7 +40,7 @@ fn what_follows_the_last_request_does_not_cost_its_response() {
 fn the_backlog_is_served_at_the_end() {
     let server = Server::start(&["--threads", "1", "--queue", "1000", "--shutdown-grace", "10m"]);
     server.assert_well("start");
-    // While the process stands still the kernel accepts for it: more than the acceptor takes in at once.
+    // While the process stands still the kernel accepts for it: more than is taken in at once.
     server.signal(Signal::STOP);
     let mut clients: Vec<Client> = (0..400).map(|_| server.connect()).collect();
     for client in &mut clients {
