@@ -347,7 +347,7 @@ impl Files {
         Served::Later(Box::pin(async move {
             let Kind::File(ready) = &entry.kind else { return refused(Refuse::internal(), request) };
             let turn = self.store.turn(ready.stamp.len).await;
-            let variant = match self.store.kept(path.as_bytes(), &ready.stamp, coding) {
+            let variant = match self.store.kept(path.as_bytes(), ready.tag, coding) {
                 // another has made it meanwhile
                 Some(variant) => Some(variant),
                 None => {
@@ -380,10 +380,10 @@ impl Files {
         if !is_digest_missing || conditional::evaluate(request, variant.validators()) != Verdict::Proceed {
             return Served::Ready(answer(variant, request));
         }
-        let (store, path, stamp, mut variant) = (Arc::clone(&self.store), path.clone(), ready.stamp, variant.clone());
+        let (store, path, tag, mut variant) = (Arc::clone(&self.store), path.clone(), ready.tag, variant.clone());
         Served::Later(Box::pin(async move {
             let turn = self.store.turn(variant.content.size()).await;
-            let kept = self.store.kept(path.as_bytes(), &stamp, coding);
+            let kept = self.store.kept(path.as_bytes(), tag, coding);
             if let Some(digest) = kept.filter(|kept| kept.etag() == variant.etag()).and_then(|kept| kept.digest) {
                 // another has asked for it meanwhile
                 variant.digest = Some(digest);
@@ -393,7 +393,7 @@ impl Files {
                 let _turn = turn;
                 // of a file that changes meanwhile there is none
                 variant.digest = digest::of(&variant.content).ok().flatten();
-                store.keep(path.as_bytes(), &stamp, coding, &variant);
+                store.keep(path.as_bytes(), tag, coding, &variant);
                 variant
             });
             answer(&variant.await, request)

@@ -1,5 +1,6 @@
 //! A file made ready: all of an answer that does not depend on the request, for each coding that there is of it.
 
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -19,9 +20,11 @@ use crate::http::fields::Fields;
 use crate::http::path::CleanPath;
 use crate::http::{date, header, mime};
 
-/// A change this young may be followed by another with the same time: kernels keep times by a tick of up to 10 ms.
+/// A change this young may not be over, and another may follow with the same time: kernels note a write when it begins, and keep times
+/// by a tick of up to 10 ms.
 const RACY: Duration = Duration::from_millis(50);
-/// A file this young is likely to be written to again: by an editor, a build, a copy that is not done.
+/// A file this young is likely to be written to again: by an editor, a build, a copy that is not done. What was read of it is read once
+/// more later.
 const YOUNG: Duration = Duration::from_secs(1);
 
 /// A file made ready.
@@ -29,8 +32,9 @@ const YOUNG: Duration = Duration::from_secs(1);
 pub struct Ready {
     /// The state of the file that this was made from.
     pub stamp: Stamp,
-    /// Whether it, or what is beside it, had just changed: a second change within the same tick of the kernel's clock would not show
-    /// in its state.
+    /// What its tags are made from: it stands for these bytes, and for no others.
+    pub tag: u64,
+    /// Whether it, or what is beside it, had just changed: a change that was under way would not show in its state.
     pub is_racy: bool,
     /// How the path came to it.
     pub way: Way,
@@ -126,6 +130,16 @@ impl Content {
         Content::Open(Arc::new(OpenFile::new(fd, (stamp.len, stamp.modified.0, stamp.modified.1))))
     }
 
+    /// A number that stands for these bytes, where the state of the file may stand for others too: it depends on the bytes themselves,
+    /// or, where they are not at hand, it does not come again.
+    pub fn tag(&self, stamp: &Stamp) -> u64 {
+        let bytes = match self {
+            Content::Mem(bytes) => BuildHasherDefault::<DefaultHasher>::default().hash_one(&bytes[..]),
+            Content::Open(_) => now().as_nanos() as u64,
+        };
+        fnv(fingerprint(stamp), &bytes.to_le_bytes())
+    }
+
     /// Length in bytes.
     pub fn size(&self) -> u64 {
         match self {
@@ -158,8 +172,8 @@ pub struct About {
 }
 
 impl About {
-    /// What there is to say about a file at this path below the root and in this state.
-    pub fn new(at: &CleanPath, stamp: &Stamp, policy: Policy, rules: &Rules) -> About {
+    /// What there is to say about a file at this path below the root, in this state and with this tag.
+    pub fn new(at: &CleanPath, stamp: &Stamp, tag: u64, policy: Policy, rules: &Rules) -> About {
         let content_type = rules.content_type(at.name());
         let cache_control = match policy {
             Policy::Uploads => "no-store",
@@ -182,7 +196,7 @@ impl About {
             (false, true) => Some("accept"),
             (false, false) => None,
         };
-        let (tag, cache_control, own) = (fingerprint(stamp), cache_control.to_owned(), own.into_shared());
+        let (cache_control, own) = (cache_control.to_owned(), own.into_shared());
         About { tag, modified_s, content_type, cache_control, own, policy, is_codable, vary }
     }
 
@@ -238,13 +252,14 @@ impl About {
 impl Ready {
     /// A file of this state, without codings.
     pub fn new(about: &About, stamp: Stamp, content: Content) -> Ready {
-        let plain = about.variant(Coding::Identity, format!("\"{:016x}\"", about.tag), content);
-        Ready { stamp, is_racy: is_racy(&stamp), way: Way::Itself, plain, coded: None }
+        let (tag, is_racy) = (about.tag, if let Content::Mem(_) = &content { is_young(&stamp) } else { is_racy(&stamp) });
+        let plain = about.variant(Coding::Identity, format!("\"{tag:016x}\""), content);
+        Ready { stamp, tag, is_racy, way: Way::Itself, plain, coded: None }
     }
 
     /// Puts in its codings.
     pub fn put_codings(&mut self, coded: Coded) {
-        self.is_racy |= coded.beside.iter().any(|found| matches!(found, Found::File(stamp) if is_racy(stamp)));
+        self.is_racy |= coded.beside.iter().any(|found| matches!(found, Found::File(stamp) if is_young(stamp)));
         self.coded = Some(Arc::new(coded));
     }
 
@@ -304,6 +319,16 @@ impl Coded {
         if coding == Coding::Identity { None } else { self.variants[index(coding)].as_ref() }
     }
 
+    /// Takes over what was made of the same bytes before.
+    pub fn take_over(&mut self, before: &Coded) {
+        for (variant, made) in self.variants.iter_mut().zip(&before.variants) {
+            if variant.is_none() {
+                *variant = made.clone().filter(|made| made.sidecar.is_none());
+            }
+        }
+        (self.asked, self.refused) = (Arc::clone(&before.asked), Arc::clone(&before.refused));
+    }
+
     /// Puts in what there is of a coding.
     pub fn put(&mut self, coding: Coding, variant: Variant) {
         self.variants[index(coding)] = Some(variant);
@@ -356,7 +381,8 @@ impl Variant {
     }
 }
 
-fn is_racy(stamp: &Stamp) -> bool {
+/// Whether a file has changed so shortly ago that its state may stand for other bytes too.
+pub fn is_racy(stamp: &Stamp) -> bool {
     age(stamp) < RACY
 }
 
@@ -375,8 +401,8 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// A number that changes whenever the bytes may have: a hash of all that the kernel notes of a change.
-fn fingerprint(stamp: &Stamp) -> u64 {
+/// A number that changes whenever the kernel notes a change of the bytes: a hash of all that it notes.
+pub fn fingerprint(stamp: &Stamp) -> u64 {
     let Stamp { id, len, modified, changed } = *stamp;
     let noted = [id.0, id.1, len, modified.0 as u64, modified.1, changed.0 as u64, changed.1];
     noted.iter().fold(FNV_BASIS, |hash, n| fnv(hash, &n.to_le_bytes()))
@@ -397,9 +423,9 @@ const fn fnv(mut hash: u64, bytes: &[u8]) -> u64 {
     hash
 }
 
-/// The entity tag of a coded file that stands beside a file.
-pub fn sidecar_etag(file: &Stamp, sidecar: &Stamp, coding: Coding) -> String {
-    format!("\"{:016x}-{}-{:016x}\"", fingerprint(file), coding.name(), fingerprint(sidecar))
+/// The entity tag of a coded file that stands beside a file, by the tags of the two.
+pub fn sidecar_etag(file: u64, sidecar: u64, coding: Coding) -> String {
+    format!("\"{file:016x}-{}-{sidecar:016x}\"", coding.name())
 }
 
 #[cfg(test)]
@@ -412,7 +438,7 @@ pub mod tests {
     const STAMP: Stamp = Stamp { id: (1, 2), len: 3, modified: (784_111_777, 5), changed: (6, 7) };
 
     fn about(policy: Policy) -> About {
-        About::new(&CleanPath::default().with("a.html"), &STAMP, policy, &Rules::bare(Symlinks::Inside))
+        About::new(&CleanPath::default().with("a.html"), &STAMP, 1, policy, &Rules::bare(Symlinks::Inside))
     }
 
     fn ready(content: Content) -> Ready {

@@ -113,8 +113,8 @@ impl Store {
         }
         match self.cache.claim(path.as_bytes(), does) {
             Claim::There(entry) => Ok(entry),
-            Claim::Ours(room, _) => {
-                let entry = Arc::new(Entry::new(self.load(path, How::Cached)?, checked));
+            Claim::Ours(room, old) => {
+                let entry = Arc::new(Entry::new(self.load(path, old.as_deref(), How::Cached)?, checked));
                 if self.is_kept(&entry) {
                     room.fill(&entry);
                 }
@@ -179,13 +179,13 @@ impl Store {
     /// What the disk says of a path; waits for it.
     fn look(&self, path: &CleanPath, old: Option<Arc<Entry>>, now_ms: u64) -> Result<Arc<Entry>, NoAnswer> {
         let checked = self.check(path, now_ms);
-        if let Some(old) = old
-            && self.holds(&old, path, How::Any)?
+        if let Some(old) = &old
+            && self.holds(old, path, How::Any)?
         {
             old.touch(checked);
-            return Ok(old);
+            return Ok(Arc::clone(old));
         }
-        Ok(Arc::new(Entry::new(self.load(path, How::Any)?, checked)))
+        Ok(Arc::new(Entry::new(self.load(path, old.as_deref(), How::Any)?, checked)))
     }
 
     /// What a path comes to. `probe` looks at a file: it opens it, or it tells its state.
@@ -320,8 +320,8 @@ impl Store {
         Ok(true)
     }
 
-    /// What is at a path.
-    fn load(&self, path: &CleanPath, how: How) -> Result<Kind, NoAnswer> {
+    /// What is at a path, given the entry that it had before. As long as the bytes are the same, so is what is known of them.
+    fn load(&self, path: &CleanPath, before: Option<&Entry>, how: How) -> Result<Kind, NoAnswer> {
         let (way, (file, stamp)) = match self.place(path, how, |at| self.root.open_file(at, how))? {
             Place::File(way, opened) => (way, opened),
             Place::Folder => return Ok(Kind::Folder),
@@ -332,31 +332,65 @@ impl Store {
         };
         let at = self.at(path, way);
         let (content, stamp) = self.content(file, stamp, how)?;
-        let about = About::new(&at, &stamp, self.policy, &self.rules);
+        let before = match before.map(|before| &before.kind) {
+            Some(Kind::File(before)) if before.stamp == stamp => Some(before),
+            _ => None,
+        };
+        let (tag, before) = match Self::known(&content, &stamp, before.map(|before| (&before.plain.content, before)), how)? {
+            Ok(before) => (before.tag, Some(before)),
+            Err(tag) => (tag, None),
+        };
+        let about = About::new(&at, &stamp, tag, self.policy, &self.rules);
         let mut ready = Ready { way, ..Ready::new(&about, stamp, content) };
         if about.is_codable() {
-            let mut coded = Coded::new(about);
+            let (mut coded, before) = (Coded::new(about), before.and_then(|before| before.coded.as_deref()));
             for (coding, extension) in SIDECARS {
-                self.put_sidecar(&[at.as_bytes(), extension].concat(), coding, &mut coded, &ready.stamp, how)?;
+                self.put_sidecar(&[at.as_bytes(), extension].concat(), coding, &mut coded, before, &ready, how)?;
+            }
+            if let Some(before) = before {
+                coded.take_over(before);
             }
             ready.put_codings(coded);
         }
         Ok(Kind::File(ready))
     }
 
+    /// What knew these bytes of a file in this state already, or else a number that stands for them.
+    fn known<T>(now: &Content, stamp: &Stamp, before: Option<(&Content, T)>, how: How) -> Result<Result<T, u64>, NoAnswer> {
+        Ok(match before {
+            Some((then @ Content::Mem(_), known)) if is_same(then, now, how)? => Ok(known),
+            // without a change that was noted they have become others: the number of the state is taken
+            Some((Content::Mem(_), _)) => Err(now.tag(stamp)),
+            _ if ready::is_racy(stamp) => Err(now.tag(stamp)),
+            _ => Err(ready::fingerprint(stamp)),
+        })
+    }
+
     /// Puts in the coded file beside a file, unless it is older: then it is of an earlier state.
-    fn put_sidecar(&self, path: &[u8], coding: Coding, coded: &mut Coded, of: &Stamp, how: How) -> Result<(), NoAnswer> {
+    fn put_sidecar(
+        &self,
+        path: &[u8],
+        coding: Coding,
+        coded: &mut Coded,
+        before: Option<&Coded>,
+        of: &Ready,
+        how: How,
+    ) -> Result<(), NoAnswer> {
         let found = self.root.look(path, how)?;
         coded.put_beside(coding, found);
         match found {
-            Found::File(stamp) if stamp.modified >= of.modified => {}
+            Found::File(stamp) if stamp.modified >= of.stamp.modified => {}
             _ => return Ok(()),
         }
         let Ok((file, stamp)) = self.root.open_file(path, how)? else { return Ok(()) };
         let (content, stamp) = self.content(file, stamp, how)?;
         coded.put_beside(coding, Found::File(stamp));
-        if stamp.modified >= of.modified {
-            let etag = ready::sidecar_etag(of, &stamp, coding);
+        if stamp.modified >= of.stamp.modified {
+            let before = before.and_then(|before| before.get(coding)).filter(|before| before.sidecar == Some(stamp));
+            let etag = match Self::known(&content, &stamp, before.map(|before| (&before.content, before)), how)? {
+                Ok(before) => before.etag().to_owned(),
+                Err(tag) => ready::sidecar_etag(of.tag, tag, coding),
+            };
             let mut variant = coded.about.variant(coding, etag, content);
             variant.sidecar = Some(stamp);
             coded.put(coding, variant);
@@ -397,17 +431,17 @@ impl Store {
             variant = quick.clone();
         }
         variant.is_quick = effort == Effort::Quick;
-        self.keep(path, &ready.stamp, coding, &variant);
+        self.keep(path, ready.tag, coding, &variant);
         Some(variant)
     }
 
-    /// Keeps a representation with the newest entry of its file, if that is still of the same state.
-    pub fn keep(&self, path: &[u8], stamp: &Stamp, coding: Coding, variant: &Variant) {
+    /// Keeps a representation with the newest entry of its file, if that still has this tag.
+    pub fn keep(&self, path: &[u8], tag: u64, coding: Coding, variant: &Variant) {
         for _ in 0..READS {
             let Some(current) = self.cache.get(path) else { return };
             let Kind::File(ready) = &current.kind else { return };
             let improves = ready.variant(coding).is_none_or(|there| there.is_quick || there.etag() == variant.etag());
-            if ready.stamp != *stamp || !improves {
+            if ready.tag != tag || !improves {
                 return;
             }
             let new = Arc::new(current.with(ready.with(coding, variant.clone())));
@@ -427,10 +461,10 @@ impl Store {
         if bytes <= compress::QUICK_BYTES { None } else { Arc::clone(&self.turns).acquire_owned().await.ok() }
     }
 
-    /// What there is by now of a coding of a file in this state.
-    pub fn kept(&self, path: &[u8], stamp: &Stamp, coding: Coding) -> Option<Variant> {
+    /// What there is by now of a coding of the file with this tag.
+    pub fn kept(&self, path: &[u8], tag: u64, coding: Coding) -> Option<Variant> {
         match &self.cache.get(path)?.kind {
-            Kind::File(ready) if ready.stamp == *stamp => ready.variant(coding).cloned(),
+            Kind::File(ready) if ready.tag == tag => ready.variant(coding).cloned(),
             _ => None,
         }
     }
@@ -462,6 +496,15 @@ impl Store {
 fn folder(path: &CleanPath) -> &[u8] {
     let path = path.as_bytes();
     path.iter().rposition(|&b| b == b'/').map_or(b"", |end| &path[..end])
+}
+
+/// Whether bytes that were read before are still those of the file. Of a file that was kept open nothing was read.
+fn is_same(before: &Content, now: &Content, how: How) -> Result<bool, NoAnswer> {
+    Ok(match (before, now) {
+        (Content::Mem(before), Content::Mem(now)) => before == now,
+        (Content::Mem(before), Content::Open(file)) => *before == read_whole(&file.fd, file.state.0, how)?,
+        (Content::Open(_), _) => false,
+    })
 }
 
 /// All bytes of a file, unless it changes meanwhile; waits for the disk.

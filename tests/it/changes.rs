@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::Client;
+use crate::client::{Client, request};
 use crate::codings::{decoded, text};
 use crate::harness::{Builder, Server, Tree, assert_same_bytes, noise, pause};
 
@@ -331,7 +332,7 @@ fn folders_that_are_not_there_cost_no_watch() {
     let server = Builder::new(&["--threads", "1"]).tree(tree).start();
     let mut client = server.connect();
     for batch in 0..180 {
-        let requests: String = (0..100).map(|number| crate::client::request("GET", &format!("/none-{batch}-{number}/x"), "")).collect();
+        let requests: String = (0..100).map(|number| request("GET", &format!("/none-{batch}-{number}/x"), "")).collect();
         client.send(requests);
         for _ in 0..100 {
             assert_eq!(client.answer().status, 404);
@@ -454,6 +455,81 @@ fn files_edited_in_place() {
     }
 }
 
+/// The kernel notes the time of a write before its bytes are there: whoever has got a mixture of both states is not told later that it is
+/// what the file holds.
+#[test]
+fn a_mixture_of_two_states_is_never_confirmed() {
+    const FILES: usize = 100;
+    let tree = Tree::empty();
+    let length = 900_000;
+    let name = |number: usize| format!("{number}.txt");
+    let (before, after) = (vec![b'a'; length], vec![b'b'; length]);
+    for number in 0..FILES {
+        tree.write(name(number), &before);
+    }
+    // what has rested is not looked at twice
+    pause(1100);
+    let server = Server::serving(tree);
+    let (current, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let mixed: Vec<(usize, String)> = thread::scope(|scope| {
+        let asks = |fields: &'static str| {
+            let (server, current, ended) = (&server, &current, &ended);
+            move || {
+                let (mut client, mut mixed) = (server.connect(), Vec::new());
+                while !ended.load(Ordering::Relaxed) {
+                    let number = current.load(Ordering::Relaxed);
+                    client.send(request("GET", &format!("/{}", name(number)), fields));
+                    match client.try_answer(false) {
+                        Ok(answer) if answer.body.iter().any(|&byte| byte != answer.body[0]) => {
+                            mixed.push((number, answer.field("etag").unwrap().to_owned()));
+                        }
+                        Ok(_) => {}
+                        // it changed while it was sent
+                        Err(_) => client = server.connect(),
+                    }
+                }
+                mixed
+            }
+        };
+        let clients: Vec<_> = (0..3).map(|_| scope.spawn(asks(""))).collect();
+        for number in 0..FILES {
+            current.store(number, Ordering::Relaxed);
+            pause(2 + number as u64 % 5);
+            let file = fs::OpenOptions::new().write(true).open(server.tree().path(name(number))).unwrap();
+            file.write_all_at(&after, 0).unwrap();
+            pause(4);
+        }
+        ended.store(true, Ordering::Relaxed);
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    pause(2200);
+    for (number, etag) in mixed {
+        let answer = server.ask(request("GET", &format!("/{}", name(number)), &format!("If-None-Match: {etag}\r\n")));
+        assert_eq!(answer.status, 200, "file {number}: a mixture was confirmed as {etag}");
+        assert!(answer.body == after);
+    }
+}
+
+/// What was told of a file that has just been written stays so, as long as its bytes do.
+#[test]
+fn the_tag_of_a_new_file_stays_as_long_as_its_bytes() {
+    let tree = Tree::empty();
+    let server = Server::serving(tree);
+    for (name, length) in [("small.bin", 3_000), ("page.txt", 3_000), ("large.bin", 200_000), ("large.txt", 200_000)] {
+        server.tree().write(name, noise(0, length));
+        let path = format!("/{name}");
+        let first = server.get(&path);
+        let etag = first.field("etag").unwrap();
+        for rest in [0, 300, 1100, 1100] {
+            pause(rest);
+            // something else happens in the folder
+            server.tree().write("other", "");
+            let again = server.ask(request("GET", &path, &format!("If-None-Match: {etag}\r\n")));
+            assert_eq!((again.status, again.field("etag")), (304, Some(etag)), "{name}, {rest} ms later");
+        }
+    }
+}
+
 /// The bytes of the file of a number: some hundred, and some larger than what is kept in memory.
 fn numbered(number: u64) -> Vec<u8> {
     let length = if number.is_multiple_of(100) { 30_000 } else { 100 + (number % 400) as usize };
@@ -481,7 +557,7 @@ fn fifty_thousand_files_and_a_small_cache() {
                 // one after the other, and then some of them again and again
                 let order = (0..FILES / 4).map(|at| at * 4 + part).chain((0..3_000).map(|at| at * at % 997 * 50 % FILES));
                 for numbers in order.collect::<Vec<_>>().chunks(50) {
-                    client.send(numbers.iter().map(|at| crate::client::request("GET", &format!("/{}", name(*at)), "")).collect::<String>());
+                    client.send(numbers.iter().map(|at| request("GET", &format!("/{}", name(*at)), "")).collect::<String>());
                     for number in numbers {
                         assert_same_bytes(&client.answer().body, &numbered(*number), &name(*number));
                     }
