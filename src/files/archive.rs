@@ -116,9 +116,14 @@ impl Archives {
         let (store, rules, bounds) = (Arc::clone(store), Arc::clone(rules), self.bounds);
         let making = blocking.run(move || {
             let folder = path.as_bytes().to_vec();
-            let members = collect(&store.root, &rules, &folder, bounds)?;
+            let (members, modified_s) = collect(&store.root, &rules, &folder, bounds)?;
+            let mut packer = Packer::new(format);
+            if members.is_empty() {
+                // what is in it would make it known
+                packer.folder(&top, modified_s).map_err(|_| Refuse::internal())?;
+            }
             // the leave comes along, so that a client that is gone frees it no earlier than this work ends
-            let making = Making { store, folder, top, members, next: 0, open: None, packer: Packer::new(format), is_finished: false };
+            let making = Making { store, folder, top, members, next: 0, open: None, packer, is_finished: false };
             Ok((making, leave))
         });
         let (making, leave) = making.await?;
@@ -144,13 +149,14 @@ struct Member {
     modified_s: i64,
 }
 
-/// All that goes in, each folder before what is in it.
-fn collect(root: &Root, rules: &Rules, top: &[u8], bounds: Bounds) -> Result<Vec<Member>, Refuse> {
+/// All that goes in, each folder before what is in it, and when the folder that is asked for last changed.
+fn collect(root: &Root, rules: &Rules, top: &[u8], bounds: Bounds) -> Result<(Vec<Member>, i64), Refuse> {
     const TOO_MUCH: Refuse = Refuse::new(StatusCode::FORBIDDEN, "There is more in this folder than an archive may hold.");
     const TOO_DEEP: Refuse = Refuse::new(StatusCode::FORBIDDEN, "There are more folders in folders here than an archive may hold.");
     let mut members: Vec<Member> = Vec::new();
     let mut left = bounds.entries;
     let mut folders = VecDeque::from([None]);
+    let mut modified_s = 0;
     while let Some(parent) = folders.pop_front() {
         let (mut path, depth) = path_of(&members, top, parent);
         path.extend(parent.map(|_| b'/'));
@@ -165,6 +171,9 @@ fn collect(root: &Root, rules: &Rules, top: &[u8], bounds: Bounds) -> Result<Vec
         if !contents.is_whole {
             return Err(TOO_MUCH);
         }
+        if parent.is_none() {
+            modified_s = contents.modified_s;
+        }
         left -= contents.looked_at;
         contents.items.retain(|item| item.len.is_some() || !item.is_link);
         if depth == bounds.depth && contents.items.iter().any(|item| item.len.is_none()) {
@@ -177,7 +186,7 @@ fn collect(root: &Root, rules: &Rules, top: &[u8], bounds: Bounds) -> Result<Vec
             members.push(Member { parent, name: item.name, is_folder, modified_s: item.modified_s });
         }
     }
-    Ok(members)
+    Ok((members, modified_s))
 }
 
 /// The path of a member, below what stands for the folder that is asked for, and in how many folders it is.

@@ -98,6 +98,8 @@ pub struct Contents {
     pub items: Vec<Item>,
     /// Entries that were looked at, whatever they are.
     pub looked_at: usize,
+    /// When the folder itself last changed, in seconds since 1970.
+    pub modified_s: i64,
     /// Whether the folder was read to its end.
     pub is_whole: bool,
 }
@@ -163,7 +165,8 @@ impl Root {
             Ok(fd) => Dir::new(fd).map_err(NoAnswer::Failed)?,
             Err(e) => return absent(e).map(Err),
         };
-        let mut contents = Contents { items: Vec::new(), looked_at: 0, is_whole: true };
+        let modified_s = stamp_of(dir.fd().map_err(NoAnswer::Failed)?).map_err(NoAnswer::Failed)?.modified.0;
+        let mut contents = Contents { items: Vec::new(), looked_at: 0, modified_s, is_whole: true };
         while let Some(entry) = dir.read() {
             let entry = entry.map_err(NoAnswer::Failed)?;
             let name = entry.file_name().to_bytes();
