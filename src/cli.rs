@@ -65,7 +65,7 @@ fn one_line(text: &str) -> String {
     let told: Vec<&str> = text
         .lines()
         .map(str::trim)
-        .filter(|l| !l.is_empty() && !l.starts_with("Usage:") && !l.starts_with("For more information"))
+        .filter(|l| !l.is_empty() && !["Usage:", "For more information", "tip: to pass"].iter().any(|start| l.starts_with(start)))
         .collect();
     format!("{}; try: millpond --help", told.join(" ").trim_start_matches("error: "))
 }

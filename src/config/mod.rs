@@ -142,7 +142,7 @@ pub struct File {
     pub upload_auth: Vec<Account>,
 
     /// A name by which this machine may be addressed in uploads, beside its own; may be given several times
-    #[arg(long, value_name = "NAME", env = "MILLPOND_ALLOW_HOST", value_delimiter = ',', help_heading = "Uploads")]
+    #[arg(long, value_name = "NAME", value_parser = units::host_name, env = "MILLPOND_ALLOW_HOST", value_delimiter = ',', help_heading = "Uploads")]
     pub allow_host: Vec<String>,
 
     /// How far the kernel confines the process (Landlock): `require` does not start without all of it

@@ -131,6 +131,9 @@ impl Plan {
         if file.archive && !file.listing {
             return Err(Error("--archive is about folders that are listed; give --listing too".into()));
         }
+        if file.limits.compress_min > file.limits.compress_max {
+            return Err(Error("--compress-min is more than --compress-max: nothing would be compressed; --compress off says so".into()));
+        }
         let root = folder(&file.root)?;
         let local = listen.iter().all(|address| address.ip().is_loopback());
         Ok(Plan {
@@ -166,6 +169,9 @@ fn uploads(file: &File, root: &Path, local: bool) -> Result<Option<Uploads>, Err
     let (folder, by_default) = match &file.uploads {
         Some(UploadsTo::Folder(folder)) => (folder.clone(), false),
         None if local => (root.join(DEFAULT_UPLOADS), true),
+        Some(UploadsTo::Off) | None if file.uploads_write_only => {
+            return Err(Error("--uploads-write-only is about uploads, and there are none; name a folder with --uploads".into()));
+        }
         Some(UploadsTo::Off) | None => return Ok(None),
     };
     let folder = std::path::absolute(&folder).map_err(|e| Error(format!("can not tell where {folder:?} is: {e}")))?;

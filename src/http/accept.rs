@@ -12,7 +12,8 @@ pub fn prefers_json<'a>(accept: impl Iterator<Item = &'a [u8]>) -> bool {
     problem.quality.max(json.quality) > html.quality
 }
 
-/// Whether the client is a browser that shows pages: it names `text/html`, and no JSON type above it.
+/// Whether the client is a browser that shows pages: it names `text/html`, and no JSON of the same or a higher
+/// quality.
 pub fn asks_for_page<'a>(accept: impl Iterator<Item = &'a [u8]>) -> bool {
     let (mut json, mut html) = (Best::default(), Best::default());
     for element in accept.flat_map(|value| value.split(|&b| b == b',')) {

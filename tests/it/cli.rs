@@ -81,6 +81,11 @@ fn bad_values_are_refused_in_one_line() {
         &["--rate-limit", "100"],
         &["--rate-limit", "100/s:0"],
         &["--trusted-proxy", "localhost"],
+        &["--allow-host", "a b"],
+        &["--allow-host", "pond.example:8080"],
+        &["--compress-min", "2", "--compress-max", "1"],
+        &["--uploads", "off", "--uploads-write-only"],
+        &["--host", "0.0.0.0", "--uploads-write-only"],
         &["--trusted-proxy", "10.0.0.0/33"],
         &["--sandbox", ""],
         &["--access-log", "/nowhere/at/all/access.log"],
@@ -179,6 +184,7 @@ fn bad_values_in_the_environment_are_refused() {
         ("MILLPOND_IMMUTABLE", "perhaps"),
         ("MILLPOND_LISTING", "perhaps"),
         ("MILLPOND_ARCHIVE", ""),
+        ("MILLPOND_ALLOW_HOST", ""),
         ("MILLPOND_ROOT", "/nowhere/at/all"),
     ] {
         let tree = Tree::site();
