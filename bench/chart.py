@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Draws the chart of the README from a file of results: processor time of the server for a request, beside other servers.
 
-    python3 chart.py results/2026-11-25.md ../docs/src/images/speed.svg
+    python3 bench/chart.py bench/results/2026-11-25-later.md docs/src/images/speed.svg
 
 It takes each block that `bench.py` printed with more than one server, in the order of the file, and leaves out those with `chart: no`
-in the line before. What is drawn is the column `cpu us/req`, each block to its own scale: shorter is better.
+in the line before, and the floors, which are no servers. What is drawn is the column `cpu us/req`, each block to its own scale: shorter is better.
 """
 import re
 import sys
@@ -27,7 +27,7 @@ def blocks(text):
         if title and len(rows) > 1 and not skip:
             what = title.group(1).split(", h1")[0].replace(" connections x 1", " connections")
             close = ", a connection each" if ", close" in title.group(1) else ""
-            found.append((what + close, [(n, float(us)) for n, us in rows]))
+            found.append((what + close, [(n, float(us)) for n, us in rows if not n.startswith("floor_")]))
         skip = False
     return found
 
