@@ -94,11 +94,6 @@ impl Entry {
             && self.epoch.load(Ordering::Relaxed) == epochs.now(self.seat)
     }
 
-    /// Whether its file, if it is kept open, has another state now than the one that the entry was made from.
-    pub fn has_changed_in_place(&self) -> bool {
-        matches!(&self.kind, Kind::File(ready) if ready.has_changed_in_place())
-    }
-
     fn weight(&self) -> u64 {
         ENTRY_BYTES + if let Kind::File(ready) = &self.kind { ready.bytes_in_memory() } else { 0 }
     }

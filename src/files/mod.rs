@@ -205,7 +205,8 @@ impl Files {
     /// The file of an entry, if it is one and not too large for an error.
     fn as_page(&self, entry: &Entry) -> Option<Variant> {
         let Kind::File(ready) = &entry.kind else { return None };
-        (ready.plain.content.size() <= self.error_page_limit).then(|| ready.plain.clone())
+        let does = ready.plain.content.size() <= self.error_page_limit && !ready.plain.has_changed_in_place(ready);
+        does.then(|| ready.plain.clone())
     }
 
     fn now_ms(&self, now: Instant) -> u64 {
@@ -238,17 +239,20 @@ impl Files {
     fn serve_known<'a>(&'a self, path: &CleanPath, request: &'a Request, now_ms: u64) -> Served<'a> {
         match self.store.find(path, now_ms) {
             Ok(entry) => self.respond(path, &entry, request, now_ms),
-            Err(NoAnswer::Cold) => {
-                let path = path.clone();
-                Served::Later(Box::pin(async move {
-                    match self.store.find_later(&path, now_ms).await {
-                        Ok(entry) => self.respond(&path, &entry, request, now_ms).response().await,
-                        Err(e) => refused(failure(e), request),
-                    }
-                }))
-            }
+            Err(NoAnswer::Cold) => self.serve_later(path, request, now_ms),
             Err(e) => Served::Ready(refused(failure(e), request)),
         }
+    }
+
+    /// The same, on the blocking pool.
+    fn serve_later<'a>(&'a self, path: &CleanPath, request: &'a Request, now_ms: u64) -> Served<'a> {
+        let path = path.clone();
+        Served::Later(Box::pin(async move {
+            match self.store.find_later(&path, now_ms).await {
+                Ok(entry) => self.respond(&path, &entry, request, now_ms).response().await,
+                Err(e) => refused(failure(e), request),
+            }
+        }))
     }
 
     /// Answers from an entry.
@@ -376,6 +380,10 @@ impl Files {
     /// Answers with the file in a coding that there is, and with its digest if that is asked for.
     fn tell<'a>(&'a self, path: &CleanPath, ready: &Ready, coding: Coding, request: &'a Request) -> Served<'a> {
         let Some(variant) = ready.variant(coding) else { return Served::Ready(refused(Refuse::internal(), request)) };
+        if variant.has_changed_in_place(ready) {
+            self.forget(path.as_bytes());
+            return self.serve_later(path, request, self.now_ms(Instant::now()));
+        }
         let is_digest_missing = variant.digest.is_none() && wants_digest(request);
         if !is_digest_missing || conditional::evaluate(request, variant.validators()) != Verdict::Proceed {
             return Served::Ready(answer(variant, request));
@@ -423,7 +431,8 @@ fn unmade_but_known(ready: &Ready, coded: &Coded, accepted: Accepted, request: &
     let mut tags = codings.flat_map(|coding| [Effort::Best, Effort::Quick].map(|effort| coded.about.etag(coding, effort)));
     let tag = tags.find(|tag| names(request, &header::IF_NONE_MATCH, tag))?;
     let variant = coded.about.variant(Coding::Identity, tag, Content::Mem(Default::default()));
-    (conditional::evaluate(request, variant.validators()) == Verdict::NotModified).then(|| unchanged(&variant))
+    let is_known = conditional::evaluate(request, variant.validators()) == Verdict::NotModified && !ready.plain.has_changed_in_place(ready);
+    is_known.then(|| unchanged(&variant))
 }
 
 /// Whether a field lists an entity tag.

@@ -263,14 +263,6 @@ impl Ready {
         self.coded = Some(Arc::new(coded));
     }
 
-    /// Whether a file of it that is kept open has another state now than the one that it was opened in.
-    pub fn has_changed_in_place(&self) -> bool {
-        self.variants().any(|(_, variant)| match &variant.content {
-            Content::Open(file) => root::stamp_of(&file.fd) != Ok(variant.sidecar.unwrap_or(self.stamp)),
-            Content::Mem(_) => false,
-        })
-    }
-
     /// The same file with this representation in the place of what there was of its coding.
     pub fn with(&self, coding: Coding, variant: Variant) -> Ready {
         let mut ready = self.clone();
@@ -368,6 +360,14 @@ impl Variant {
     /// Its strong entity tag.
     pub fn etag(&self) -> &str {
         &self.etag
+    }
+
+    /// Whether it is kept open and has another state now than the one that it was opened in: news of that may be on its way.
+    pub fn has_changed_in_place(&self, of: &Ready) -> bool {
+        match &self.content {
+            Content::Open(file) => root::stamp_of(&file.fd) != Ok(self.sidecar.unwrap_or(of.stamp)),
+            Content::Mem(_) => false,
+        }
     }
 
     /// What it is compared by.

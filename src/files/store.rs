@@ -97,7 +97,7 @@ impl Store {
     ///
     /// `Cold` if it would have to wait, or what the system said.
     pub fn find(&self, path: &CleanPath, now_ms: u64) -> Result<Arc<Entry>, NoAnswer> {
-        let does = |entry: &Arc<Entry>| entry.is_believed(now_ms, &self.epochs) && !entry.has_changed_in_place();
+        let does = |entry: &Arc<Entry>| entry.is_believed(now_ms, &self.epochs);
         let old = self.cache.get(path.as_bytes());
         if let Some(entry) = &old
             && does(entry)
@@ -130,7 +130,7 @@ impl Store {
     ///
     /// What the system said.
     pub async fn find_later(self: &Arc<Store>, path: &CleanPath, now_ms: u64) -> Result<Arc<Entry>, NoAnswer> {
-        let does = |entry: &Arc<Entry>| entry.is_believed(now_ms, &self.epochs) && !entry.has_changed_in_place();
+        let does = |entry: &Arc<Entry>| entry.is_believed(now_ms, &self.epochs);
         match self.cache.claim_later(path.as_bytes(), does).await {
             Claim::There(entry) => Ok(entry),
             Claim::Ours(room, old) => {
