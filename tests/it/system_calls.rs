@@ -169,8 +169,8 @@ fn a_file_is_loaded_once_however_many_ask() {
         tree.write(names[0], noise(1, 1000));
         tree.write(names[1], noise(2, 100_000));
         let server = builder.tree(tree).start();
-        // a file that has just been written is read again, for it might be written to once more in the same moment
-        pause(200);
+        // a file that has just been written is read once more, for a write may have been under way
+        pause(1100);
         for (seed, name) in (1..).zip(names) {
             let mut clients: Vec<_> = (0..200).map(|_| server.connect()).collect();
             clients.iter_mut().for_each(|client| client.send_get(&format!("/{name}")));
