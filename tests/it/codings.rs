@@ -610,7 +610,7 @@ fn a_client_that_goes_leaves_nothing_undone() {
 /// What is made has its place in the bound of the cache, and what does not fit is made again or sent as it is.
 #[test]
 fn what_is_made_stays_within_the_cache() {
-    const FILES: u64 = 300;
+    const FILES: u64 = 600;
     let tree = Tree::empty();
     for number in 0..FILES {
         tree.write(format!("{number}.txt"), text(number, 250_000));
@@ -626,6 +626,6 @@ fn what_is_made_stays_within_the_cache() {
         assert_is(&get(&mut client, &name, "zstd"), &text(number, 250_000), &name);
     }
     let after = server.memory();
-    // all of them together would take some 25 MiB for each coding
-    assert!(after < before + (20 << 20), "{} KiB before, {} KiB after", before >> 10, after >> 10);
+    // all of them together would take some 50 MiB; what threads keep of the memory that they have used does not grow with the files
+    assert!(after < before + (30 << 20), "{} KiB before, {} KiB after", before >> 10, after >> 10);
 }
