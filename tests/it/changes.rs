@@ -532,7 +532,7 @@ fn the_tag_of_a_new_file_stays_as_long_as_its_bytes() {
 
 /// The bytes of the file of a number: some hundred, and some larger than what is kept in memory.
 fn numbered(number: u64) -> Vec<u8> {
-    let length = if number.is_multiple_of(100) { 30_000 } else { 100 + (number % 400) as usize };
+    let length = if number.is_multiple_of(100) { 50_000 } else { 100 + (number % 400) as usize };
     noise(number, length)
 }
 
