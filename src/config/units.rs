@@ -190,14 +190,18 @@ impl FromStr for Rate {
     }
 }
 
-/// Reads the name of a machine, without a port.
+/// Reads a name or an address of a machine, without a port.
 ///
 /// # Errors
 ///
 /// What is expected instead.
 pub fn host_name(text: &str) -> Result<String, String> {
     let is_name = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-    if is_name { Ok(text.to_owned()) } else { Err("expected a name such as pond.example, without a port".into()) }
+    if is_name || text.parse::<IpAddr>().is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a name such as pond.example, without a port".into())
+    }
 }
 
 /// Reads a network: `10.0.0.0/8`, `fd00::/8`, or a single address.

@@ -125,6 +125,14 @@ fn connections_have_the_congestion_control_that_is_named() {
 }
 
 #[test]
+fn names_and_addresses_may_be_allowed() {
+    for name in ["pond.example", "192.0.2.1", "2001:db8::1"] {
+        let ran = run(&["--allow-host", name, "--check"]);
+        assert_eq!(ran.code, Some(0), "{name}: {ran:?}");
+    }
+}
+
+#[test]
 fn bad_usage_is_refused() {
     let rows: &[&[&str]] =
         &[&["--frobnicate"], &["-x"], &["--port"], &["one-more-root"], &["--port", "1", "--port", "2"], &["--check=yes"], &["--threads"]];
