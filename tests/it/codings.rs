@@ -615,7 +615,8 @@ fn what_is_made_stays_within_the_cache() {
     for number in 0..FILES {
         tree.write(format!("{number}.txt"), text(number, 250_000));
     }
-    let server = Builder::new(&["--cache-size", "8MiB"]).tree(tree).start();
+    // each thread keeps some of the memory that it has used: that is not what is looked at here
+    let server = Builder::new(&["--cache-size", "8MiB", "--blocking-threads", "2"]).tree(tree).start();
     let mut client = server.connect();
     for number in 0..FILES {
         assert_eq!(client.get(&format!("/{number}.txt")).length(), 250_000);
@@ -626,6 +627,6 @@ fn what_is_made_stays_within_the_cache() {
         assert_is(&get(&mut client, &name, "zstd"), &text(number, 250_000), &name);
     }
     let after = server.memory();
-    // all of them together would take some 50 MiB; what threads keep of the memory that they have used does not grow with the files
-    assert!(after < before + (30 << 20), "{} KiB before, {} KiB after", before >> 10, after >> 10);
+    // all of them together would take some 50 MiB for each coding
+    assert!(after < before + (20 << 20), "{} KiB before, {} KiB after", before >> 10, after >> 10);
 }
