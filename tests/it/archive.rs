@@ -117,6 +117,17 @@ fn a_folder_comes_as_one_file_in_every_form() {
 }
 
 #[test]
+fn an_empty_folder_is_in_its_own_archive() {
+    let tree = Tree::site();
+    fs::create_dir(tree.path("docs")).unwrap();
+    let server = archiving(tree);
+    for (form, _) in FORMS {
+        let found = members(form, &download(&server, "/docs/", form).body);
+        assert!(found.is_none_or(|found| found == Members::from([(b"docs/".to_vec(), None)])), "{form}");
+    }
+}
+
+#[test]
 fn archives_are_for_those_who_asked_for_them() {
     let server = Builder::new(&["--listing"]).start();
     assert_eq!(server.get("/bare/?download=tar").status, 403);
