@@ -60,6 +60,15 @@ def read_through(port, names, stop, got):
                 got[0] += n
 
 
+def start_readers(clients, port, todo):
+    """Clients that read all files: their threads, what stops them, and how many bytes they have got."""
+    stop, got = threading.Event(), [0]
+    readers = [threading.Thread(target=read_through, args=(port, todo, stop, got)) for _ in range(clients)]
+    for r in readers:
+        r.start()
+    return readers, stop, got
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("servers")
@@ -89,20 +98,15 @@ def main():
                         drop(paths)
                         time.sleep(1)
                         before = resident(paths)
-                    stop, got, todo = threading.Event(), [0], names * 50
-                    readers = [threading.Thread(target=read_through, args=(port, todo, stop, got)) for _ in range(a.clients if what != "alone" else 0)]
-                    for r in readers:
-                        r.start()
+                    readers, stop, got = start_readers(a.clients if what != "alone" else 0, port, names * 50)
                     rows[what] = normal(port, a.d) + (got[0] / (1 << 20) / a.d,)
                     stop.set()
                     for r in readers:
                         r.join()
                 drop(paths)
                 time.sleep(1)
-                stop, got, todo, begun = threading.Event(), [0], list(names), time.monotonic()
-                readers = [threading.Thread(target=read_through, args=(port, todo, stop, got)) for _ in range(a.clients)]
-                for r in readers:
-                    r.start()
+                begun = time.monotonic()
+                readers, _, got = start_readers(a.clients, port, list(names))
                 for r in readers:
                     r.join()
                 once = got[0] / (1 << 20) / (time.monotonic() - begun)
