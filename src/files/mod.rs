@@ -380,6 +380,7 @@ impl Files {
     /// Answers with the file in a coding that there is, and with its digest if that is asked for.
     fn tell<'a>(&'a self, path: &CleanPath, ready: &Ready, coding: Coding, request: &'a Request) -> Served<'a> {
         let Some(variant) = ready.variant(coding) else { return Served::Ready(refused(Refuse::internal(), request)) };
+        // news of it is still on its way
         if variant.has_changed_in_place(ready) {
             self.forget(path.as_bytes());
             return self.serve_later(path, request, self.now_ms(Instant::now()));
