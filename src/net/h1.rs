@@ -303,7 +303,7 @@ impl Driver<'_> {
     /// Puts a response into the output. If its body is made while it is sent, that is left to do.
     fn respond(&mut self, response: Response) -> Option<(Box<dyn Source>, Framing)> {
         // what the client had sent before the server stops, or others need its place, is answered: the last of it ends the connection
-        if (self.link.draining_since().is_some() || self.shared.queue.is_crowded())
+        if (self.link.draining_since().is_some() || self.has_to_make_room())
             && self.input.unread().is_empty()
             && !self.link.io.has_more()
         {
@@ -330,6 +330,12 @@ impl Driver<'_> {
             self.request.clear();
         }
         made_on_the_way
+    }
+
+    /// Whether its place is wanted: others wait for one, or the gate holds new connections back and this one has had its time.
+    fn has_to_make_room(&self) -> bool {
+        self.shared.queue.is_crowded()
+            || self.shared.door.is_held() && self.now.at >= self.link.accepted + self.shared.limits.busy_idle_timeout
     }
 
     /// Sends all that is ready, and tells the log. The connection rests from then on.
