@@ -38,7 +38,7 @@ use crate::http::partial::{self, Boundary};
 use crate::http::path::{self, CleanPath};
 use crate::http::range::{self, Span};
 use crate::http::refuse::Refuse;
-use crate::http::{Method, Request, Response, StatusCode, header};
+use crate::http::{Method, Names, Request, Response, StatusCode, header};
 use crate::observe;
 use blocking::Blocking;
 use cache::{Cache, Entry, Kind};
@@ -417,6 +417,9 @@ fn accepted(request: &Request) -> Accepted {
 
 /// The coding whose entity tag the request names, if the client accepts it: the answer is about that one.
 fn named_by_tag(ready: &Ready, accepted: Accepted, request: &Request) -> Option<Coding> {
+    if request.lacks(const { Names::of(&["if-none-match", "if-match", "if-range"]) }) {
+        return None;
+    }
     let conditions = [header::IF_NONE_MATCH, header::IF_MATCH, header::IF_RANGE].into_iter().filter(|name| request.field(name).is_some());
     let mut named = conditions.flat_map(|name| {
         ready.variants().filter(move |(coding, variant)| accepted.allows(*coding) && names(request, &name, variant.etag()))
@@ -565,7 +568,7 @@ fn unchanged(variant: &Variant) -> Response {
 
 /// Whether the client asks for a digest of what it gets.
 fn wants_digest(request: &Request) -> bool {
-    crate::http::digest::is_wanted(request.named(WANT_REPR_DIGEST.as_str()))
+    !request.lacks(const { Names::of(&[WANT_REPR_DIGEST]) }) && crate::http::digest::is_wanted(request.named(WANT_REPR_DIGEST))
 }
 
 fn unix_now_s() -> u64 {

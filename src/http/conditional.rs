@@ -1,6 +1,6 @@
 //! Preconditions (RFC 9110 section 13): whether a request is carried out, answered with 304, or refused with 412.
 
-use super::{Method, Request, date, header};
+use super::{Method, Names, Request, date, header};
 
 /// How long after Last-Modified it tells the bytes apart: the second that it names has to be over, so that no change can have
 /// followed in it (RFC 9110 section 8.8.2.2), and one more, for clocks that are not read at the same moment.
@@ -30,6 +30,10 @@ pub enum Verdict {
 ///
 /// It is for requests that would succeed without them (section 13.2.1), and for a resource that is there: `*` names it.
 pub fn evaluate(request: &Request, current: Validators) -> Verdict {
+    const CONDITIONS: Names = Names::of(&["if-match", "if-unmodified-since", "if-none-match", "if-modified-since"]);
+    if request.lacks(CONDITIONS) {
+        return Verdict::Proceed;
+    }
     if has(request, &header::IF_MATCH) {
         if !lists(request, &header::IF_MATCH, current.etag, Comparison::Strong) {
             return Verdict::Failed;

@@ -11,7 +11,7 @@ pub type Sha256 = [u8; 32];
 /// The digest of the whole representation, also where a part of it is sent.
 pub const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// With it, a client asks for one.
-pub const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
+pub const WANT_REPR_DIGEST: &str = "want-repr-digest";
 
 /// The one algorithm that is offered.
 const NAME: &[u8] = b"sha-256";

@@ -116,9 +116,40 @@ pub struct Request {
     query: Option<Range<usize>>,
     authority: Range<usize>,
     fields: Vec<(Range<usize>, Range<usize>)>,
+    /// The names of the fields.
+    names: Names,
+}
+
+/// A set of field names, as far as one word tells: a name may seem to be in it that is not. It saves the search for most names that
+/// are asked for, which are not there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Names(u64);
+
+impl Names {
+    /// The set of these.
+    pub const fn of(names: &[&str]) -> Names {
+        let (mut all, mut at) = (0, 0);
+        while at < names.len() {
+            all |= Names::bit(names[at].as_bytes());
+            at += 1;
+        }
+        Names(all)
+    }
+
+    /// The bit for a name, whatever its case.
+    const fn bit(name: &[u8]) -> u64 {
+        let first = if name.is_empty() { 0 } else { name[0] as usize & 0x1F };
+        1 << ((name.len() ^ first << 1) & 63)
+    }
 }
 
 impl Request {
+    /// Notes a field by the places of its name and its value in the head.
+    fn add_field(&mut self, name: Range<usize>, value: Range<usize>) {
+        self.names.0 |= Names::bit(&self.head[name.clone()]);
+        self.fields.push((name, value));
+    }
+
     /// The request line as it was sent, without its line end. Empty if there was none.
     pub fn line(&self) -> &[u8] {
         &self.head[self.line.clone()]
@@ -134,6 +165,11 @@ impl Request {
         &self.head[self.authority.clone()]
     }
 
+    /// Whether it has for sure no field of any of these names.
+    pub fn lacks(&self, names: Names) -> bool {
+        self.names.0 & names.0 == 0
+    }
+
     /// The value of the first field of this name.
     pub fn field(&self, name: &header::HeaderName) -> Option<&[u8]> {
         self.named(name.as_str()).next()
@@ -147,7 +183,8 @@ impl Request {
 
     /// The values of all fields of this name, in their order.
     pub fn named<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.fields
+        let fields = if self.names.0 & Names::bit(name.as_bytes()) == 0 { &[] } else { &self.fields[..] };
+        fields
             .iter()
             .filter(move |(n, _)| n.len() == name.len() && self.head[n.clone()].eq_ignore_ascii_case(name.as_bytes()))
             .map(|(_, v)| &self.head[v.clone()])
@@ -176,6 +213,7 @@ impl Request {
         self.query = None;
         self.authority = 0..0;
         self.fields.clear();
+        self.names = Names::default();
     }
 }
 

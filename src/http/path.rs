@@ -27,6 +27,10 @@ impl CleanPath {
 
     fn append(&mut self, raw: &[u8]) -> Result<(), Refuse> {
         let rest = raw.strip_prefix(b"/").ok_or(Refuse::bad("The path has to begin with a slash."))?;
+        if is_clean(rest) {
+            self.0.extend_from_slice(rest);
+            return Ok(());
+        }
         let mut segments = rest.split(|&b| b == b'/').peekable();
         while let Some(raw) = segments.next() {
             let start = self.0.len();
@@ -166,6 +170,29 @@ pub fn decode_value(raw: &[u8]) -> Vec<u8> {
     }
     out
 }
+
+/// Whether a path, without its first slash, is decoded and normalised as it came, like nearly all: nothing is encoded, and no segment
+/// but the last is empty or begins with a dot.
+fn is_clean(path: &[u8]) -> bool {
+    let mut rest = path;
+    loop {
+        if let [b'/' | b'.', ..] = rest {
+            return false;
+        }
+        match rest.iter().position(|&b| TELLS[usize::from(b)]) {
+            None => return true,
+            Some(end) if rest[end] == b'/' => rest = &rest[end + 1..],
+            Some(_) => return false,
+        }
+    }
+}
+
+/// The bytes that end a segment, or that do not stand for themselves.
+const TELLS: [bool; 256] = {
+    let mut set = [false; 256];
+    (set[b'/' as usize], set[b'%' as usize], set[b'\\' as usize], set[0]) = (true, true, true, true);
+    set
+};
 
 /// Decodes one segment.
 fn decode(raw: &[u8], out: &mut Vec<u8>) -> Result<(), Refuse> {

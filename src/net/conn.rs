@@ -19,7 +19,7 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::Sleep;
 
 use super::clients::Place;
-use super::resting::Rest;
+use super::resting::{Rest, Seat};
 use super::worker::Worker;
 use super::{Accepted, Shared, h1, spare};
 use crate::observe::End;
@@ -103,25 +103,41 @@ impl Io {
         }
     }
 
-    /// Reads what is there into the room that `buffer` has; 0 at the end of what the client sends.
-    pub fn poll_read(&mut self, cx: &mut Context, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+    /// Reads what is there into the room that `buffer` has; 0 bytes at the end of what the client sends, and `None` if nothing is there.
+    pub fn read(&mut self, buffer: &mut Vec<u8>) -> Option<io::Result<usize>> {
         loop {
-            ready!(self.poll_readable(cx))?;
             let room = buffer.capacity() - buffer.len();
-            match rustix::net::recv(self.fd()?, rustix::buffer::spare_capacity(buffer), RecvFlags::empty()) {
+            let read = match self.fd() {
+                Ok(fd) => rustix::net::recv(fd, rustix::buffer::spare_capacity(buffer), RecvFlags::empty()),
+                Err(e) => return Some(Err(e)),
+            };
+            match read {
                 Ok((n, _)) => {
                     // less than there was room for: the next one would have to wait, which saves asking
                     if n > 0 && n < room {
                         self.forget(Interest::READABLE);
                     }
-                    return Poll::Ready(Ok(n));
+                    return Some(Ok(n));
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => {
-                    self.watched()?;
+                    if let Err(e) = self.watched() {
+                        return Some(Err(e));
+                    }
                     self.forget(Interest::READABLE);
+                    return None;
                 }
-                Err(e) => return Poll::Ready(Err(e.into())),
+                Err(e) => return Some(Err(e.into())),
+            }
+        }
+    }
+
+    /// The same; waits until there is something.
+    pub fn poll_read(&mut self, cx: &mut Context, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_readable(cx))?;
+            if let Some(read) = self.read(buffer) {
+                return Poll::Ready(read);
             }
         }
     }
@@ -201,7 +217,7 @@ pub struct Link {
     pub(super) worker: Arc<Worker>,
     pub(super) accepted: Instant,
     pub(super) peer: IpAddr,
-    place: Option<usize>,
+    seat: Option<Seat>,
     ended: Option<End>,
     /// Counts it for its client.
     _place: Place,
@@ -218,7 +234,7 @@ impl Link {
             worker,
             accepted: accepted.at,
             peer,
-            place: None,
+            seat: None,
             ended: None,
             _place: accepted.place,
         }
@@ -227,11 +243,11 @@ impl Link {
     /// Says what this connection waits for, so that it can be woken when it is to end or to make room; returns whether it is to make
     /// room.
     pub fn rests(&mut self, cx: &Context, rest: Rest) -> bool {
-        let (resting, worker) = (&self.shared.resting, self.worker.index);
-        match self.place {
-            Some(place) => resting.set(worker, place, rest),
+        let resting = &self.shared.resting;
+        match &self.seat {
+            Some(seat) => resting.set(seat, rest),
             None => {
-                self.place = Some(resting.add(worker, cx.waker().clone(), rest));
+                self.seat = Some(resting.add(self.worker.index, cx.waker().clone(), rest));
                 false
             }
         }
@@ -239,8 +255,8 @@ impl Link {
 
     /// It waits no more.
     pub fn is_busy(&self) {
-        if let Some(place) = self.place {
-            self.shared.resting.set(self.worker.index, place, Rest::Busy);
+        if let Some(seat) = &self.seat {
+            self.shared.resting.set(seat, Rest::Busy);
         }
     }
 
@@ -268,8 +284,8 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            self.shared.resting.remove(self.worker.index, place);
+        if let Some(seat) = &self.seat {
+            self.shared.resting.remove(self.worker.index, seat);
         }
         let end = if std::thread::panicking() { End::Panicked } else { self.ended.unwrap_or(End::Cut) };
         self.shared.counters.end(end);

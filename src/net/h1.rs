@@ -15,7 +15,7 @@ use tokio::task::yield_now;
 
 use super::conn::{Alarm, Io, Link};
 use super::resting::Rest;
-use super::spare;
+use super::spare::{self, Hand, Tools};
 use super::write::Outgoing;
 use super::{Moment, Shared};
 use crate::files::Served;
@@ -46,8 +46,7 @@ pub async fn serve(link: &mut Link) -> (End, bool) {
         shared: &shared,
         conn,
         input: Input::default(),
-        out: spare::outgoing(),
-        request: spare::request(),
+        hand: Hand::default(),
         told: Vec::new(),
         is_large: false,
         now: Moment::now(),
@@ -55,7 +54,6 @@ pub async fn serve(link: &mut Link) -> (End, bool) {
     let (Ok(end) | Err(end)) = driver.run().await;
     driver.tell();
     let linger = driver.has_to_linger(end);
-    driver.put_away();
     driver.input.release();
     (end, linger)
 }
@@ -65,8 +63,8 @@ struct Driver<'a> {
     shared: &'a Shared,
     conn: Conn,
     input: Input,
-    out: Outgoing,
-    request: Request,
+    /// Only an open request takes tools: an idle connection holds no buffer.
+    hand: Hand,
     /// Requests whose response has not left yet, for the log.
     told: Vec<Answered>,
     /// Whether the last response may still be on its way when all of it has left.
@@ -77,7 +75,7 @@ struct Driver<'a> {
 
 /// A request that was answered: what the log needs of it.
 struct Answered {
-    request: Request,
+    request: Box<Request>,
     status: u16,
     unix_s: u64,
     /// Where its body begins and ends in all that is sent on the connection.
@@ -98,7 +96,7 @@ impl Driver<'_> {
     async fn run(&mut self) -> Result<End, End> {
         let mut turn = 0;
         loop {
-            let (taken, event) = self.conn.receive(self.input.unread(), self.now.at, &mut self.request);
+            let (taken, event) = self.conn.receive(self.input.unread(), self.now.at, &mut self.hand.tools().request);
             self.input.consume(taken);
             match event {
                 Event::Request => {
@@ -116,7 +114,7 @@ impl Driver<'_> {
                     return Ok(End::Malformed);
                 }
                 Event::More => {
-                    if !self.out.is_empty() {
+                    if !self.hand.tools().out.is_empty() {
                         self.send().await?;
                     }
                     if self.conn.is_closed() {
@@ -151,7 +149,7 @@ impl Driver<'_> {
 
     /// Answers what is no request that can be served, and sends that.
     async fn refuse(&mut self, refuse: Refuse) -> Result<(), End> {
-        let response = self.shared.site.refuse(refuse, &self.request, self.now.at).response().await;
+        let response = self.shared.site.refuse(refuse, &self.hand.tools().request, self.now.at).response().await;
         self.respond(response);
         self.send().await
     }
@@ -168,12 +166,6 @@ impl Driver<'_> {
                 || self.link.io.has_more())
     }
 
-    /// Gives back what only an open request needs: an idle connection holds no buffer.
-    fn put_away(&mut self) {
-        spare::keep_outgoing(std::mem::take(&mut self.out));
-        spare::keep_request(std::mem::take(&mut self.request));
-    }
-
     /// Waits for input, until the deadline.
     async fn wait(&mut self) -> io::Result<Waited> {
         let deadline = self.conn.deadline();
@@ -186,7 +178,7 @@ impl Driver<'_> {
         };
         let sooner = if let Rest::Kept(since) = rest { Some(since + self.shared.limits.busy_idle_timeout) } else { None };
         let sooner = sooner.filter(|sooner| *sooner < deadline);
-        self.put_away();
+        self.hand.put_away();
         let Driver { link, shared, input, .. } = &mut *self;
         let waited = poll_fn(|cx| match input.poll_fill(&mut link.io, cx) {
             Poll::Ready(Ok(0)) => Poll::Ready(Ok(Waited::Eof)),
@@ -212,17 +204,16 @@ impl Driver<'_> {
         })
         .await;
         self.link.is_busy();
-        self.out = spare::outgoing();
-        self.request = spare::request();
         waited
     }
 
     /// Has the open request answered.
     async fn answer(&mut self) -> Result<(), End> {
-        let inbound = Inbound::new(self.request.framing);
+        let Driver { link, shared, conn, input, hand, now, .. } = &mut *self;
+        let Tools { request, out } = hand.tools();
+        let inbound = Inbound::new(request.framing);
         #[cfg(debug_assertions)]
-        let fault = super::fault::asked(&self.request);
-        let Driver { link, shared, conn, input, out, request, now, .. } = &mut *self;
+        let fault = super::fault::asked(request);
         let serve = || {
             #[cfg(debug_assertions)]
             if let Some(fault) = &fault
@@ -269,32 +260,33 @@ impl Driver<'_> {
         }
         match made_on_the_way {
             Some((source, framing)) => self.stream(source, framing).await,
-            None if self.out.is_full() => self.send().await,
+            None if self.hand.tools().out.is_full() => self.send().await,
             None => Ok(()),
         }
     }
 
     /// Sends a body while it is made.
     async fn stream(&mut self, mut source: Box<dyn Source>, framing: Framing) -> Result<(), End> {
+        let out = &mut self.hand.tools().out;
         loop {
             // what is there does not wait for what is not
             let mut next = poll_fn(|cx| Poll::Ready(source.poll_next(cx))).await;
             if next.is_pending() {
-                send(&mut self.out, self.link).await?;
+                send(out, self.link).await?;
                 next = Poll::Ready(poll_fn(|cx| source.poll_next(cx)).await);
             }
             let Poll::Ready(Some(piece)) = next else { break };
             let Ok(piece) = piece else { return Err(End::Cut) };
             match framing {
-                Framing::Chunked => self.out.gather(|buffer| encode::chunk(&piece, buffer)),
-                _ => self.out.chunks([Chunk::Mem(piece)]),
+                Framing::Chunked => out.gather(|buffer| encode::chunk(&piece, buffer)),
+                _ => out.chunks([Chunk::Mem(piece)]),
             }
-            if self.out.is_full() {
-                send(&mut self.out, self.link).await?;
+            if out.is_full() {
+                send(out, self.link).await?;
             }
         }
         if framing == Framing::Chunked {
-            self.out.gather(|buffer| buffer.extend_from_slice(encode::LAST_CHUNK));
+            out.gather(|buffer| buffer.extend_from_slice(encode::LAST_CHUNK));
         }
         self.now = Moment::now();
         self.send().await
@@ -309,25 +301,26 @@ impl Driver<'_> {
         {
             self.conn.close_next();
         }
-        let (conn, out, now) = (&mut self.conn, &mut self.out, self.now);
+        let (conn, now) = (&mut self.conn, self.now);
+        let Tools { request, out } = self.hand.tools();
         let mut framing = Framing::None;
         self.link.worker.with_date(now.unix_s, |date| out.gather(|buffer| framing = conn.respond(&response, date, now.at, buffer)));
-        let body_starts = self.out.put();
+        let body_starts = out.put();
         self.is_large = response.body.len().is_none_or(|bytes| bytes > SMALL_BYTES);
         let mut made_on_the_way = None;
         match response.body {
             _ if framing == Framing::None => {}
-            Body::Chunks(chunks) => self.out.chunks(chunks),
+            Body::Chunks(chunks) => out.chunks(chunks),
             Body::Stream(source) => made_on_the_way = Some((source, framing)),
         }
         self.shared.counters.request(self.link.worker.index);
         super::worker::count_answer();
         if self.link.shared.log.is_on() {
-            let request = std::mem::replace(&mut self.request, spare::request());
-            let body_ends = if made_on_the_way.is_some() { u64::MAX } else { self.out.put() };
+            let request = std::mem::replace(request, spare::request());
+            let body_ends = if made_on_the_way.is_some() { u64::MAX } else { out.put() };
             self.told.push(Answered { request, status: response.status.as_u16(), unix_s: now.unix_s, body: (body_starts, body_ends) });
         } else {
-            self.request.clear();
+            request.clear();
         }
         made_on_the_way
     }
@@ -340,10 +333,11 @@ impl Driver<'_> {
 
     /// Sends all that is ready, and tells the log. The connection rests from then on.
     async fn send(&mut self) -> Result<(), End> {
+        let out = &mut self.hand.tools().out;
         if self.conn.is_closed() {
-            self.out.ends();
+            out.ends();
         }
-        let sent = send(&mut self.out, self.link).await;
+        let sent = send(out, self.link).await;
         self.tell();
         if sent? {
             self.now = Moment::now();
@@ -354,7 +348,10 @@ impl Driver<'_> {
 
     /// Tells the log of the requests whose response has left, or never will.
     fn tell(&mut self) {
-        let sent = self.out.sent();
+        if self.told.is_empty() {
+            return;
+        }
+        let sent = self.hand.tools().out.sent();
         for answered in self.told.drain(..) {
             let (from, to) = answered.body;
             let record = Record {
@@ -501,15 +498,19 @@ impl Input {
 
     /// Reads more. While there is nothing to read, no more is held than what is unread.
     fn poll_fill(&mut self, io: &mut Io, cx: &mut Context) -> Poll<io::Result<usize>> {
-        let mut read = io.poll_readable(cx).map_ok(|()| 0);
-        if let Poll::Ready(Ok(_)) = read {
-            self.make_room();
-            read = io.poll_read(cx, &mut self.buffer);
+        loop {
+            match io.poll_readable(cx) {
+                Poll::Ready(Ok(())) => self.make_room(),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => {
+                    self.shrink();
+                    return Poll::Pending;
+                }
+            }
+            if let Some(read) = io.read(&mut self.buffer) {
+                return Poll::Ready(read);
+            }
         }
-        if read.is_pending() {
-            self.shrink();
-        }
-        read
     }
 
     fn make_room(&mut self) {

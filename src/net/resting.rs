@@ -4,8 +4,8 @@
 //! Kept connections between two requests go first, the one that has rested the longest before the others, and then those that have
 //! been the slowest to send a head. Whoever is being answered keeps its place.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ const AT_ONCE: usize = 64;
 /// A head may take this long before its connection makes room: a crowd of new clients should not drive each other out.
 const HEAD_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a connection waits for. The order is that in which they make room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
     /// Another request, after at least one.
     Kept(Instant),
@@ -29,70 +29,92 @@ pub enum Rest {
 #[derive(Debug)]
 pub struct Resting {
     workers: Box<[Mutex<Places>]>,
+    started: Instant,
     /// Connections that were told to make room and are still there.
     leaving: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
 struct Places {
-    all: Vec<Option<Place>>,
+    all: Vec<Option<Arc<State>>>,
     free: Vec<usize>,
 }
 
+/// A connection as the others see it. Only its own worker writes `rest`, with each request; the others look at it when there is no
+/// place.
 #[derive(Debug)]
-struct Place {
+struct State {
     waker: Waker,
-    rest: Rest,
-    is_leaving: bool,
+    /// What it waits for, as a number: those that make room first have the lower ones.
+    rest: AtomicU64,
+    is_leaving: AtomicBool,
 }
+
+/// The seat of a connection among the others of its worker.
+#[derive(Debug)]
+pub struct Seat {
+    at: usize,
+    state: Arc<State>,
+}
+
+/// From here on `rest` tells of a head, at this of nothing that could be given up.
+const HEAD: u64 = 1 << 62;
+const BUSY: u64 = u64::MAX;
 
 impl Resting {
     /// Nobody yet, with so many workers.
     pub fn new(workers: usize) -> Resting {
-        Resting { workers: (0..workers).map(|_| Mutex::default()).collect(), leaving: AtomicUsize::new(0) }
+        Resting {
+            workers: (0..workers).map(|_| Mutex::default()).collect(),
+            started: Instant::now(),
+            leaving: AtomicUsize::new(0),
+        }
     }
 
     fn places(&self, worker: usize) -> MutexGuard<'_, Places> {
         self.workers[worker].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a connection of this worker; returns its place.
-    pub fn add(&self, worker: usize, waker: Waker, rest: Rest) -> usize {
-        let mut places = self.places(worker);
-        let place = Some(Place { waker, rest, is_leaving: false });
-        match places.free.pop() {
-            Some(at) => {
-                places.all[at] = place;
-                at
-            }
-            None => {
-                places.all.push(place);
-                places.all.len() - 1
-            }
+    fn number(&self, rest: Rest) -> u64 {
+        let ns = |at: Instant| (at.saturating_duration_since(self.started).as_nanos() as u64).min(HEAD - 1);
+        match rest {
+            Rest::Kept(since) => ns(since),
+            Rest::Head(since) => HEAD + ns(since),
+            Rest::Busy => BUSY,
         }
+    }
+
+    /// Takes in a connection of this worker.
+    pub fn add(&self, worker: usize, waker: Waker, rest: Rest) -> Seat {
+        let state = Arc::new(State { waker, rest: AtomicU64::new(self.number(rest)), is_leaving: AtomicBool::new(false) });
+        let mut places = self.places(worker);
+        let at = places.free.pop().unwrap_or_else(|| {
+            places.all.push(None);
+            places.all.len() - 1
+        });
+        places.all[at] = Some(Arc::clone(&state));
+        Seat { at, state }
     }
 
     /// Notes what a connection waits for; returns whether it is to make room.
-    pub fn set(&self, worker: usize, at: usize, rest: Rest) -> bool {
-        let mut places = self.places(worker);
-        let Some(place) = &mut places.all[at] else { return false };
-        place.rest = rest;
-        place.is_leaving
+    pub fn set(&self, seat: &Seat, rest: Rest) -> bool {
+        seat.state.rest.store(self.number(rest), Ordering::Relaxed);
+        seat.state.is_leaving.load(Ordering::Relaxed)
     }
 
-    /// A connection has ended.
-    pub fn remove(&self, worker: usize, at: usize) {
+    /// A connection of this worker has ended.
+    pub fn remove(&self, worker: usize, seat: &Seat) {
         let mut places = self.places(worker);
-        if places.all[at].take().is_some_and(|place| place.is_leaving) {
+        if places.all[seat.at].take().is_some_and(|state| state.is_leaving.load(Ordering::Relaxed)) {
             self.leaving.fetch_sub(1, Ordering::Relaxed);
         }
-        places.free.push(at);
+        places.free.push(seat.at);
     }
 
     /// Wakes the connections of a worker.
     pub fn wake(&self, worker: usize) {
-        for place in self.places(worker).all.iter().flatten() {
-            place.waker.wake_by_ref();
+        for state in self.places(worker).all.iter().flatten() {
+            state.waker.wake_by_ref();
         }
     }
 
@@ -102,38 +124,30 @@ impl Resting {
         if count == 0 {
             return;
         }
+        let slowest = now.checked_sub(HEAD_PATIENCE).map_or(HEAD, |since| self.number(Rest::Head(since)));
         let mut found = Vec::new();
         for worker in 0..self.workers.len() {
             let places = self.places(worker);
-            let resting = places.all.iter().enumerate().filter_map(|(at, place)| place.as_ref().map(|place| (at, place)));
-            found.extend(resting.filter(|(_, place)| place.may_leave(now)).map(|(at, place)| (place.rest, worker, at)));
+            let states = places.all.iter().enumerate().filter_map(|(at, state)| Some((state.as_ref()?, at)));
+            let rests = states.filter(|(state, _)| !state.is_leaving.load(Ordering::Relaxed));
+            let rests = rests.map(|(state, at)| (state.rest.load(Ordering::Relaxed), worker, at));
+            found.extend(rests.filter(|(rest, ..)| *rest <= slowest));
         }
         if found.len() > count {
             found.select_nth_unstable(count);
             found.truncate(count);
         }
         for (rest, worker, at) in found {
-            // it may have gone on in between
-            if let Some(place) = &mut self.places(worker).all[at]
-                && place.rest == rest
-                && !place.is_leaving
+            let places = self.places(worker);
+            // it may have gone on in between; one that does so right now makes room after its next answer
+            if let Some(state) = &places.all[at]
+                && state.rest.load(Ordering::Relaxed) == rest
+                && !state.is_leaving.swap(true, Ordering::Relaxed)
             {
-                place.is_leaving = true;
                 self.leaving.fetch_add(1, Ordering::Relaxed);
-                place.waker.wake_by_ref();
+                state.waker.wake_by_ref();
             }
         }
-    }
-}
-
-impl Place {
-    fn may_leave(&self, now: Instant) -> bool {
-        !self.is_leaving
-            && match self.rest {
-                Rest::Kept(_) => true,
-                Rest::Head(since) => now.saturating_duration_since(since) >= HEAD_PATIENCE,
-                Rest::Busy => false,
-            }
     }
 }
 
@@ -145,7 +159,7 @@ mod tests {
     fn the_longest_idle_go_first_and_then_the_slowest_heads() {
         let now = Instant::now();
         let ago = |s| now - Duration::from_secs(s);
-        let resting = Resting::new(2);
+        let resting = Resting { started: ago(10), ..Resting::new(2) };
         let all = [
             (0, Rest::Kept(ago(1)), 1),
             (1, Rest::Kept(ago(5)), 0),
@@ -157,13 +171,13 @@ mod tests {
         let places = all.map(|(worker, rest, order)| (worker, resting.add(worker, Waker::noop().clone(), rest), rest, order));
         for waiting in 0..8 {
             resting.make_room(waiting, now);
-            for (worker, at, rest, order) in places {
-                assert_eq!(resting.set(worker, at, rest), order < waiting, "{waiting} wait: {rest:?}");
+            for (_, at, rest, order) in &places {
+                assert_eq!(resting.set(at, *rest), *order < waiting, "{waiting} wait: {rest:?}");
             }
         }
         // who has gone makes room for one more
-        let (worker, at, ..) = places[1];
-        resting.remove(worker, at);
+        let (worker, seat, ..) = &places[1];
+        resting.remove(*worker, seat);
         assert_eq!(resting.leaving.load(Ordering::Relaxed), 3);
     }
 }

@@ -14,22 +14,60 @@ const KEPT: usize = 64;
 /// A buffer that grew beyond this is not kept.
 const KEPT_BYTES: usize = 64 << 10;
 
-/// What a worker keeps at most: input buffers, requests and outgoing buffers.
-pub const ALL_BYTES: usize = KEPT * (INPUT_BYTES + 2 * KEPT_BYTES);
+/// What a worker keeps at most: input buffers, requests for the log, and tools with a request and an outgoing buffer each.
+pub const ALL_BYTES: usize = KEPT * (INPUT_BYTES + 3 * KEPT_BYTES);
 
-type Shelf<T> = LocalKey<RefCell<Vec<T>>>;
+type Shelf<T> = RefCell<Vec<T>>;
 
 thread_local! {
-    static INPUTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    static REQUESTS: RefCell<Vec<Request>> = const { RefCell::new(Vec::new()) };
-    static OUTGOING: RefCell<Vec<Outgoing>> = const { RefCell::new(Vec::new()) };
+    static INPUTS: Shelf<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static REQUESTS: Shelf<Box<Request>> = const { RefCell::new(Vec::new()) };
+    static TOOLS: Shelf<Box<Tools>> = const { RefCell::new(Vec::new()) };
 }
 
-fn take<T>(shelf: &'static Shelf<T>) -> Option<T> {
+/// What serving takes and resting does not: the request that is open, and what waits to leave.
+#[derive(Debug, Default)]
+pub struct Tools {
+    /// Cleared when they are taken.
+    pub request: Box<Request>,
+    /// Empty when they are taken, with its counts at zero.
+    pub out: Outgoing,
+}
+
+/// Takes tools when it needs some, and puts them away.
+#[derive(Debug, Default)]
+pub struct Hand(Option<Box<Tools>>);
+
+impl Hand {
+    /// The tools in it.
+    pub fn tools(&mut self) -> &mut Tools {
+        self.0.get_or_insert_with(|| take(&TOOLS).unwrap_or_default())
+    }
+
+    /// Gives them back, if nothing waits in them.
+    pub fn put_away(&mut self) {
+        if let Some(mut tools) = self.0.take()
+            && tools.out.is_empty()
+            && tools.out.capacity().max(tools.request.capacity()) <= KEPT_BYTES
+        {
+            tools.request.clear();
+            tools.out.begin();
+            put(&TOOLS, tools);
+        }
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        self.put_away();
+    }
+}
+
+fn take<T>(shelf: &'static LocalKey<Shelf<T>>) -> Option<T> {
     shelf.with_borrow_mut(Vec::pop)
 }
 
-fn put<T>(shelf: &'static Shelf<T>, thing: T) {
+fn put<T>(shelf: &'static LocalKey<Shelf<T>>, thing: T) {
     shelf.with_borrow_mut(|all| {
         if all.len() < KEPT {
             all.push(thing);
@@ -51,27 +89,14 @@ pub fn keep_input(mut buffer: Vec<u8>) {
 }
 
 /// A cleared request.
-pub fn request() -> Request {
+pub fn request() -> Box<Request> {
     take(&REQUESTS).unwrap_or_default()
 }
 
 /// Gives a request back.
-pub fn keep_request(mut request: Request) {
-    if (1..=KEPT_BYTES).contains(&request.capacity()) {
+pub fn keep_request(mut request: Box<Request>) {
+    if request.capacity() <= KEPT_BYTES {
         request.clear();
         put(&REQUESTS, request);
-    }
-}
-
-/// An empty output, with its counts at zero.
-pub fn outgoing() -> Outgoing {
-    take(&OUTGOING).unwrap_or_default()
-}
-
-/// Gives an output back, if nothing waits in it.
-pub fn keep_outgoing(mut outgoing: Outgoing) {
-    if outgoing.is_empty() && (1..=KEPT_BYTES).contains(&outgoing.capacity()) {
-        outgoing.begin();
-        put(&OUTGOING, outgoing);
     }
 }

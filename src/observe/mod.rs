@@ -99,9 +99,10 @@ impl Counters {
         Counters { requests, shed: AtomicU64::new(0), turned_away: AtomicU64::new(0), panics: AtomicU64::new(0), ends: Default::default() }
     }
 
-    /// Counts a request that this worker answered.
+    /// Counts a request that this worker answered. Nobody but the worker itself may call this.
     pub fn request(&self, worker: usize) {
-        self.requests[worker].0.fetch_add(1, Ordering::Relaxed);
+        let count = &self.requests[worker].0;
+        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
     /// Requests that were answered.

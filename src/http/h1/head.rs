@@ -14,8 +14,10 @@ use crate::http::{Bounds, Framing, Method, Request, StatusCode, Version};
 const BLANK_LINES: u8 = 2;
 /// Bytes of a method; the longest registered one has 17.
 const METHOD_BYTES: usize = 32;
-/// Fields that are parsed without an allocation: more than browsers send.
+/// Fields that are parsed without an allocation: more than browsers send. Programs send few, in few bytes.
 const FIELDS_ON_STACK: usize = 32;
+const FEW_FIELDS: usize = 8;
+const FEW_BYTES: usize = 256;
 
 /// The search for the end of a head, resumed where it stopped when more bytes come.
 #[derive(Clone, Copy, Debug, Default)]
@@ -113,14 +115,14 @@ pub fn parse(head: &[u8], bounds: &Bounds, request: &mut Request) -> Result<(), 
     request.head.extend_from_slice(head);
     let line_end = memchr::memchr(b'\n', head).map_or(head.len(), |lf| lf.saturating_sub(1));
     request.line = 0..line_end;
-    let target = request_line(&head[..line_end], bounds, request)?;
+    let (target, question) = request_line(&head[..line_end], bounds, request)?;
     let fields = head.get(line_end + 2..).unwrap_or_default();
     field_lines(fields, line_end + 2, bounds, request)?;
     let known = Known::collect(request)?;
     request.framing = framing(request.version, &known)?;
     request.keep_alive = !known.close && (request.version == Version::Http11 || known.keep_alive);
     let host = host(request.version, &known, head)?;
-    set_target(target, host, head, request)?;
+    set_target(target, question, host, head, request)?;
     if request.version == Version::Http11
         && let Some(is_known) = known.expect
     {
@@ -132,25 +134,53 @@ pub fn parse(head: &[u8], bounds: &Bounds, request: &mut Request) -> Result<(), 
     Ok(())
 }
 
-/// Reads `method SP target SP version` (RFC 9112 section 3); returns where the target is.
-fn request_line(line: &[u8], bounds: &Bounds, request: &mut Request) -> Result<Range<usize>, Refuse> {
+/// Reads `method SP target SP version` (RFC 9112 section 3); returns where the target is, and its question mark.
+fn request_line(line: &[u8], bounds: &Bounds, request: &mut Request) -> Result<(Range<usize>, Option<usize>), Refuse> {
     const SHAPE: Refuse = Refuse::bad("The request line is not of the form: method, space, target, space, version.");
-    let first = memchr::memchr(b' ', line).ok_or(SHAPE)?;
+    let first = if line.starts_with(b"GET ") { 3 } else { memchr::memchr(b' ', line).ok_or(SHAPE)? };
     if first > METHOD_BYTES {
         return Err(Refuse::bad("The method is not one."));
     }
     request.method = Method::from_bytes(&line[..first]).map_err(|_| Refuse::bad("The method is not one."))?;
-    let rest = &line[first + 1..];
-    let second = memchr::memchr(b' ', rest).ok_or(SHAPE)?;
-    if second > bounds.target_bytes {
+    let start = first + 1;
+    let path_end = end_of(&IN_PATH, line, start);
+    let question = (line.get(path_end) == Some(&b'?')).then_some(path_end);
+    let valid = if question.is_some() { end_of(&IN_TARGET, line, path_end) } else { path_end };
+    // what is too long, or of no known version, is so whatever it consists of
+    let second = valid + if line.get(valid) == Some(&b' ') { 0 } else { memchr::memchr(b' ', &line[valid..]).ok_or(SHAPE)? };
+    if second - start > bounds.target_bytes {
         return Err(too_long());
     }
-    request.version = version(&rest[second + 1..])?;
-    let target = first + 1..first + 1 + second;
-    if target.is_empty() || !line[target.clone()].iter().all(|b| b.is_ascii_graphic() && *b != b'#') {
+    request.version = version(&line[second + 1..])?;
+    if second == start || valid < second {
         return Err(Refuse::bad("The address has characters that may only stand there percent-encoded."));
     }
-    Ok(target)
+    Ok((start..second, question))
+}
+
+/// The bytes that a target may have, those of them before its question mark, and those of a host that is a name.
+const IN_TARGET: [bool; 256] = visible_without(b"#");
+const IN_PATH: [bool; 256] = visible_without(b"#?");
+const IN_HOST: [bool; 256] = visible_without(b"\"#/:<>?@[\\]^`{|}");
+
+/// All visible characters but these.
+const fn visible_without(excluded: &[u8]) -> [bool; 256] {
+    let mut set = [false; 256];
+    let (mut byte, mut at) = (b'!', 0);
+    while byte <= b'~' {
+        set[byte as usize] = true;
+        byte += 1;
+    }
+    while at < excluded.len() {
+        set[excluded[at] as usize] = false;
+        at += 1;
+    }
+    set
+}
+
+/// Where the bytes of a set that begin here end.
+fn end_of(set: &[bool; 256], text: &[u8], from: usize) -> usize {
+    text[from..].iter().position(|&b| !set[usize::from(b)]).map_or(text.len(), |length| from + length)
 }
 
 /// RFC 9112 section 2.3 and RFC 9110 section 2.5.
@@ -171,12 +201,18 @@ fn version(text: &[u8]) -> Result<Version, Refuse> {
 
 /// Notes where each field's name and value are. `at` is where `lines` begins in the head.
 fn field_lines(lines: &[u8], at: usize, bounds: &Bounds, request: &mut Request) -> Result<(), Refuse> {
-    let mut stack = [httparse::EMPTY_HEADER; FIELDS_ON_STACK];
-    let mut heap = Vec::new();
-    let few = bounds.head_fields.min(FIELDS_ON_STACK);
-    let mut parsed = httparse::parse_headers(lines, &mut stack[..few]);
-    if parsed == Err(httparse::Error::TooManyHeaders) && bounds.head_fields > few {
-        heap.resize(bounds.head_fields, httparse::EMPTY_HEADER);
+    let (mut few, mut many, mut heap);
+    let stack: &mut [httparse::Header] = if lines.len() <= FEW_BYTES {
+        few = [httparse::EMPTY_HEADER; FEW_FIELDS];
+        &mut few
+    } else {
+        many = [httparse::EMPTY_HEADER; FIELDS_ON_STACK];
+        &mut many
+    };
+    let tried = bounds.head_fields.min(stack.len());
+    let mut parsed = httparse::parse_headers(lines, &mut stack[..tried]);
+    if parsed == Err(httparse::Error::TooManyHeaders) && bounds.head_fields > tried {
+        heap = vec![httparse::EMPTY_HEADER; bounds.head_fields];
         parsed = httparse::parse_headers(lines, &mut heap);
     }
     let parsed = match parsed {
@@ -191,7 +227,9 @@ fn field_lines(lines: &[u8], at: usize, bounds: &Bounds, request: &mut Request) 
         let start = at + (part.as_ptr() as usize).wrapping_sub(base);
         start..start + part.len()
     };
-    request.fields.extend(parsed.iter().map(|field| (place(field.name.as_bytes()), place(field.value))));
+    for field in parsed {
+        request.add_field(place(field.name.as_bytes()), place(field.value));
+    }
     Ok(())
 }
 
@@ -303,15 +341,21 @@ fn is_authority(text: &[u8]) -> bool {
             (address.is_some(), &inner[end + 1..])
         }
         None => {
-            let (name, rest) = text.split_at(memchr::memchr(b':', text).unwrap_or(text.len()));
-            (!name.is_empty() && name.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(b)), rest)
+            let end = end_of(&IN_HOST, text, 0);
+            (end > 0, &text[end..])
         }
     };
     host_is_good && (rest.is_empty() || (rest[0] == b':' && rest.len() <= 6 && rest[1..].iter().all(u8::is_ascii_digit)))
 }
 
 /// The four forms of a target (RFC 9112 section 3.2).
-fn set_target(target: Range<usize>, host: Range<usize>, head: &[u8], request: &mut Request) -> Result<(), Refuse> {
+fn set_target(
+    target: Range<usize>,
+    question: Option<usize>,
+    host: Range<usize>,
+    head: &[u8],
+    request: &mut Request,
+) -> Result<(), Refuse> {
     let text = &head[target.clone()];
     request.authority = host;
     if request.method == Method::CONNECT {
@@ -335,10 +379,8 @@ fn set_target(target: Range<usize>, host: Range<usize>, head: &[u8], request: &m
         request.authority = path.start..path.start + length;
         path.start += length;
     }
-    let rest = &head[path.clone()];
-    let question = memchr::memchr(b'?', rest);
-    request.query = question.map(|at| path.start + at + 1..path.end);
-    let raw = &rest[..question.unwrap_or(rest.len())];
+    request.query = question.map(|at| at + 1..path.end);
+    let raw = &head[path.start..question.unwrap_or(path.end)];
     request.path.set(if raw.is_empty() { b"/" } else { raw })
 }
 
