@@ -20,6 +20,7 @@ use super::watch::{Epochs, Watch};
 use super::{Policy, is_in_memory, read_whole};
 use crate::config::plan::Plan;
 use crate::config::rules::Rules;
+use crate::http::body::OpenFile;
 use crate::http::coding::Coding;
 use crate::http::path::CleanPath;
 use crate::observe::say;
@@ -308,8 +309,7 @@ impl Store {
             return Ok(false);
         }
         if let Content::Open(file) = &ready.plain.content {
-            // larger ones are looked at slice by slice, when they are sent
-            file.is_warm.store(file.state.0 <= LOOKED_AT_BYTES && is_in_memory(&file.fd, 0, file.state.0), Ordering::Relaxed);
+            look_whether_warm(file);
         }
         let Some(coded) = &ready.coded else { return Ok(true) };
         for (coding, extension) in SIDECARS {
@@ -413,7 +413,11 @@ impl Store {
             }
             stamp = after;
         }
-        Ok((Content::open(file, &stamp), stamp))
+        let content = Content::open(file, &stamp);
+        if let Content::Open(file) = &content {
+            look_whether_warm(file);
+        }
+        Ok((content, stamp))
     }
 
     /// Makes a coding of a file and keeps it with the file; `None` if there is none to be had.
@@ -517,4 +521,10 @@ fn whole(content: &Content) -> Option<bytes::Bytes> {
             is_same.then(|| bytes.into())
         }
     }
+}
+
+/// Notes whether all of an open file is in memory. Larger ones are looked at slice by slice, when they are sent.
+fn look_whether_warm(file: &OpenFile) {
+    let is_warm = file.state.0 <= LOOKED_AT_BYTES && is_in_memory(&file.fd, 0, file.state.0);
+    file.is_warm.store(is_warm, Ordering::Relaxed);
 }

@@ -185,8 +185,10 @@ impl Outgoing {
     /// Sends the memory in front, up to the first file.
     fn send_memory(&self, fd: BorrowedFd) -> Result<usize, Errno> {
         let mut flags = SendFlags::NOSIGNAL;
-        flags.set(SendFlags::MORE, self.is_last);
-        if let [Some(Piece::Gathered(len)), None] = [self.pieces.front(), self.pieces.get(1)] {
+        let next = self.pieces.get(1);
+        // what comes from a file goes into the same packets
+        flags.set(SendFlags::MORE, self.is_last || matches!(next, Some(Piece::File { .. })));
+        if let (Some(Piece::Gathered(len)), None | Some(Piece::File { .. })) = (self.pieces.front(), next) {
             return rustix::net::send(fd, &self.gathered[self.start..self.start + len], flags);
         }
         let mut slices: [IoSlice; PIECES] = std::array::from_fn(|_| IoSlice::new(&[]));
@@ -199,7 +201,6 @@ impl Outgoing {
                     at += len;
                 }
                 Piece::Mem(bytes) => slices[count] = IoSlice::new(bytes),
-                // what comes from the file goes into the same packets
                 Piece::File { .. } => {
                     flags |= SendFlags::MORE;
                     break;
