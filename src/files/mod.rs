@@ -31,7 +31,7 @@ use crate::config::plan::Plan;
 use crate::config::rules::Rules;
 use crate::http::accept;
 use crate::http::coding::{Accepted, Coding};
-use crate::http::conditional::{self, Verdict};
+use crate::http::conditional::{self, CONDITIONS, Verdict};
 use crate::http::digest::{REPR_DIGEST, WANT_REPR_DIGEST};
 use crate::http::fields::Fields;
 use crate::http::partial::{self, Boundary};
@@ -50,11 +50,15 @@ use store::Store;
 
 /// What kernels read of a file at once, so that a byte of each such part tells of all of it.
 const READ_AHEAD_BYTES: usize = 128 << 10;
+/// Fields of requests that may be answered otherwise than with the whole of a representation.
+const NOT_WHOLE: Names = CONDITIONS.and(Names::of(&["range", WANT_REPR_DIGEST]));
 /// The methods of files: HEAD is part of GET (RFC 9110 section 9.1).
 pub const METHODS: &str = "GET, HEAD";
 
 /// A response, now or later.
 pub enum Served<'a> {
+    /// A file, whole: what nearly all requests are answered with, without a value of its own for each.
+    Whole(Whole),
     /// Now.
     Ready(Response),
     /// After something that waits.
@@ -65,9 +69,29 @@ impl Served<'_> {
     /// The response, once it is there.
     pub async fn response(self) -> Response {
         match self {
+            Served::Whole(whole) => whole.into_response(),
             Served::Ready(response) => response,
             Served::Later(response) => response.await,
         }
+    }
+}
+
+/// A representation of a file, as it is in its entry.
+#[derive(Debug)]
+pub struct Whole {
+    entry: Arc<Entry>,
+    coding: Coding,
+}
+
+impl Whole {
+    /// The representation.
+    pub fn variant(&self) -> Option<&Variant> {
+        self.entry.ready()?.variant(self.coding)
+    }
+
+    /// The response that it is.
+    pub fn into_response(self) -> Response {
+        self.variant().map_or_else(|| Refuse::internal().into_response(&Request::default()), whole)
     }
 }
 
@@ -139,6 +163,7 @@ impl Files {
             return self.refuse(Refuse::method(METHODS), request, now);
         }
         match self.serve_path(&request.path, request, now) {
+            Served::Whole(whole) => Served::Whole(whole),
             Served::Ready(response) if is_of_file(&response) => Served::Ready(response),
             Served::Ready(response) => self.dress(response, request, now),
             Served::Later(response) => Served::Later(Box::pin(async move {
@@ -238,7 +263,7 @@ impl Files {
     /// The same for a path that is not hidden.
     fn serve_known<'a>(&'a self, path: &CleanPath, request: &'a Request, now_ms: u64) -> Served<'a> {
         match self.store.find(path, now_ms) {
-            Ok(entry) => self.respond(path, &entry, request, now_ms),
+            Ok(entry) => self.respond(path, entry, request, now_ms),
             Err(NoAnswer::Cold) => self.serve_later(path, request, now_ms),
             Err(e) => Served::Ready(refused(failure(e), request)),
         }
@@ -249,18 +274,18 @@ impl Files {
         let path = path.clone();
         Served::Later(Box::pin(async move {
             match self.store.find_later(&path, now_ms).await {
-                Ok(entry) => self.respond(&path, &entry, request, now_ms).response().await,
+                Ok(entry) => self.respond(&path, entry, request, now_ms).response().await,
                 Err(e) => refused(failure(e), request),
             }
         }))
     }
 
     /// Answers from an entry.
-    fn respond<'a>(&'a self, path: &CleanPath, entry: &Arc<Entry>, request: &'a Request, now_ms: u64) -> Served<'a> {
+    fn respond<'a>(&'a self, path: &CleanPath, entry: Arc<Entry>, request: &'a Request, now_ms: u64) -> Served<'a> {
         Served::Ready(match &entry.kind {
             Kind::File(ready) => match &ready.coded {
-                Some(coded) => return self.negotiate(path, entry, ready, coded, request),
-                None if accepted(request).allows(Coding::Identity) => return self.tell(path, ready, Coding::Identity, request),
+                Some(_) => return self.negotiate(path, entry, request),
+                None if accepted(request).allows(Coding::Identity) => return self.tell(path, entry, Coding::Identity, request),
                 None => not_acceptable(ready.plain.vary, request),
             },
             Kind::Folder if *path == request.path => moved(&path.to_folder(), request),
@@ -295,17 +320,20 @@ impl Files {
 
     /// Picks the coding to answer with: the one that the client likes best of those that there are. One that is missing is made, for
     /// which nobody waits longer than some milliseconds, unless there is nothing else that the client accepts.
-    fn negotiate<'a>(&'a self, path: &CleanPath, entry: &Arc<Entry>, ready: &Ready, coded: &Coded, request: &'a Request) -> Served<'a> {
+    fn negotiate<'a>(&'a self, path: &CleanPath, entry: Arc<Entry>, request: &'a Request) -> Served<'a> {
+        let Some((ready, coded)) = entry.ready().and_then(|ready| Some((ready, ready.coded.as_ref()?))) else {
+            return Served::Ready(refused(Refuse::internal(), request));
+        };
         let accepted = accepted(request);
         if let Some(coding) = named_by_tag(ready, accepted, request) {
-            return self.tell(path, ready, coding, request);
+            return self.tell(path, entry, coding, request);
         }
         if let Some(response) = unmade_but_known(ready, coded, accepted, request) {
             return Served::Ready(response);
         }
         // parts that are put together have to be of the same bytes, so they are of the file as it is
         if request.method == Method::GET && request.field(&header::RANGE).is_some() && accepted.allows(Coding::Identity) {
-            return self.tell(path, ready, Coding::Identity, request);
+            return self.tell(path, entry, Coding::Identity, request);
         }
         let is_made_here = self.store.makes(ready.stamp.len);
         let is_to_be_had =
@@ -316,16 +344,16 @@ impl Files {
             if variant.is_quick {
                 self.improve(path, coded, best);
             }
-            return self.tell(path, ready, best, request);
+            return self.tell(path, entry, best, request);
         }
         match codings.find(|coding| ready.variant(*coding).is_some()) {
             Some(instead) if ready.stamp.len > compress::QUICK_BYTES => {
                 self.improve(path, coded, best);
-                self.tell(path, ready, instead, request)
+                self.tell(path, entry, instead, request)
             }
             Some(instead) => match coded.ask(best) {
                 Some(asked) => self.make_and_tell(path, entry, best, Some(asked), request),
-                None => self.tell(path, ready, instead, request),
+                None => self.tell(path, entry, instead, request),
             },
             None => self.make_and_tell(path, entry, best, None, request),
         }
@@ -342,14 +370,14 @@ impl Files {
     fn make_and_tell<'a>(
         &'a self,
         path: &CleanPath,
-        entry: &Arc<Entry>,
+        entry: Arc<Entry>,
         coding: Coding,
         asked: Option<Asked>,
         request: &'a Request,
     ) -> Served<'a> {
-        let (store, path, entry) = (Arc::clone(&self.store), path.clone(), Arc::clone(entry));
+        let (store, path) = (Arc::clone(&self.store), path.clone());
         Served::Later(Box::pin(async move {
-            let Kind::File(ready) = &entry.kind else { return refused(Refuse::internal(), request) };
+            let Some(ready) = entry.ready() else { return refused(Refuse::internal(), request) };
             let turn = self.store.turn(ready.stamp.len).await;
             let variant = match self.store.kept(path.as_bytes(), ready.tag, coding) {
                 // another has made it meanwhile
@@ -369,8 +397,8 @@ impl Files {
                 self.improve(&path, coded, coding);
             }
             let told = match variant {
-                Some(variant) => self.tell(&path, &ready.with(coding, variant), coding, request),
-                None if accepted(request).allows(Coding::Identity) => self.tell(&path, ready, Coding::Identity, request),
+                Some(variant) => self.tell(&path, Arc::new(entry.with(ready.with(coding, variant))), coding, request),
+                None if accepted(request).allows(Coding::Identity) => self.tell(&path, entry, Coding::Identity, request),
                 None => Served::Ready(not_acceptable(ready.plain.vary, request)),
             };
             told.response().await
@@ -378,12 +406,15 @@ impl Files {
     }
 
     /// Answers with the file in a coding that there is, and with its digest if that is asked for.
-    fn tell<'a>(&'a self, path: &CleanPath, ready: &Ready, coding: Coding, request: &'a Request) -> Served<'a> {
-        let Some(variant) = ready.variant(coding) else { return Served::Ready(refused(Refuse::internal(), request)) };
+    fn tell<'a>(&'a self, path: &CleanPath, entry: Arc<Entry>, coding: Coding, request: &'a Request) -> Served<'a> {
+        let Some((ready, variant)) = entry.ready().and_then(|ready| Some((ready, ready.variant(coding)?))) else { return Served::Ready(refused(Refuse::internal(), request)) };
         // news of it is still on its way
         if variant.has_changed_in_place(ready) {
             self.forget(path.as_bytes());
             return self.serve_later(path, request, self.now_ms(Instant::now()));
+        }
+        if request.lacks(NOT_WHOLE) {
+            return Served::Whole(Whole { entry, coding });
         }
         let is_digest_missing = variant.digest.is_none() && wants_digest(request);
         if !is_digest_missing || conditional::evaluate(request, variant.validators()) != Verdict::Proceed {
@@ -542,8 +573,7 @@ fn answer(variant: &Variant, request: &Request) -> Response {
         }
     }
     let len = variant.content.size();
-    let mut whole = Response { fields: Fields::shared(variant.fields.clone()), ..Response::new(StatusCode::OK) };
-    whole.body = variant.content.part(0, len).into();
+    let mut whole = whole(variant);
     if let Some(digest) = &variant.digest
         && wants_digest(request)
     {
@@ -559,6 +589,13 @@ fn answer(variant: &Variant, request: &Request) -> Response {
             .unwrap_or_else(|refuse| with_vary(refused(refuse, request), variant.vary));
     }
     whole
+}
+
+/// 200, with all of a representation.
+fn whole(variant: &Variant) -> Response {
+    let mut response = Response { fields: Fields::shared(variant.fields.clone()), ..Response::new(StatusCode::OK) };
+    response.body = variant.content.part(0, variant.content.size()).into();
+    response
 }
 
 /// 304 (RFC 9110 section 15.4.5).

@@ -18,7 +18,7 @@ use crate::http::conditional::Validators;
 use crate::http::digest::Sha256;
 use crate::http::fields::Fields;
 use crate::http::path::CleanPath;
-use crate::http::{date, header, mime};
+use crate::http::{Head, StatusCode, date, header, mime};
 
 /// A change this young may not be over, and another may follow with the same time: kernels note a write when it begins, and keep times
 /// by a tick of up to 10 ms.
@@ -353,6 +353,13 @@ impl Coded {
     /// Whether a coding would not be smaller.
     pub fn is_refused(&self, coding: Coding) -> bool {
         coding != Coding::Identity && self.refused.load(Ordering::Relaxed) & (1 << index(coding)) != 0
+    }
+}
+
+impl<'a> From<&'a Variant> for Head<'a> {
+    /// The head of a 200.
+    fn from(variant: &'a Variant) -> Head<'a> {
+        Head { status: StatusCode::OK, lines: [&variant.fields, b""], body_bytes: Some(variant.content.size()), close: false }
     }
 }
 

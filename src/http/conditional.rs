@@ -15,6 +15,9 @@ pub struct Validators<'a> {
     pub modified_s: u64,
 }
 
+/// The fields that are preconditions, without If-Range.
+pub const CONDITIONS: Names = Names::of(&["if-match", "if-unmodified-since", "if-none-match", "if-modified-since"]);
+
 /// What the preconditions say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -30,7 +33,6 @@ pub enum Verdict {
 ///
 /// It is for requests that would succeed without them (section 13.2.1), and for a resource that is there: `*` names it.
 pub fn evaluate(request: &Request, current: Validators) -> Verdict {
-    const CONDITIONS: Names = Names::of(&["if-match", "if-unmodified-since", "if-none-match", "if-modified-since"]);
     if request.lacks(CONDITIONS) {
         return Verdict::Proceed;
     }

@@ -136,6 +136,11 @@ impl Names {
         Names(all)
     }
 
+    /// These and others.
+    pub const fn and(self, others: Names) -> Names {
+        Names(self.0 | others.0)
+    }
+
     /// The bit for a name, whatever its case.
     const fn bit(name: &[u8]) -> u64 {
         let first = if name.is_empty() { 0 } else { name[0] as usize & 0x1F };
@@ -228,6 +233,26 @@ pub struct Response {
     pub body: Body,
     /// Whether the connection has to end after it.
     pub close: bool,
+}
+
+/// What the head of a response is written from.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// The status.
+    pub status: StatusCode,
+    /// The field lines.
+    pub lines: [&'a [u8]; 2],
+    /// Bytes of the body that a GET would get, if that is known.
+    pub body_bytes: Option<u64>,
+    /// Whether the connection has to end after the response.
+    pub close: bool,
+}
+
+impl<'a> From<&'a Response> for Head<'a> {
+    fn from(response: &'a Response) -> Head<'a> {
+        let Response { status, fields, body, close } = response;
+        Head { status: *status, lines: fields.lines(), body_bytes: body.len(), close: *close }
+    }
 }
 
 impl Response {

@@ -18,12 +18,12 @@ use super::resting::Rest;
 use super::spare::{self, Hand, Tools};
 use super::write::Outgoing;
 use super::{Moment, Shared};
-use crate::files::Served;
+use crate::files::{Served, Whole};
 use crate::http::body::{Body, Chunk, Inbound, Source};
 use crate::http::h1::encode::{self, CONTINUE, Framing};
 use crate::http::h1::{Conn, Event, Inflow, Lapse};
 use crate::http::refuse::Refuse;
-use crate::http::{Request, Response};
+use crate::http::{Head, Request, Response, StatusCode};
 use crate::observe::{End, Record};
 
 /// Requests that a connection may have answered before the others on the worker have their turn.
@@ -71,6 +71,14 @@ struct Driver<'a> {
     is_large: bool,
     /// The time, read anew after everything that waits.
     now: Moment,
+}
+
+/// What a request is answered with.
+enum Answer {
+    /// A file as it is in its entry.
+    Whole(Whole),
+    /// A response that was made for it.
+    Made(Response),
 }
 
 /// A request that was answered: what the log needs of it.
@@ -226,8 +234,9 @@ impl Driver<'_> {
                 Err(refuse) => shared.site.refuse(refuse, request, now.at),
             }
         };
-        let response = match guarded(serve) {
-            Some(Served::Ready(response)) => response,
+        let answer = match guarded(serve) {
+            Some(Served::Whole(whole)) => Answer::Whole(whole),
+            Some(Served::Ready(response)) => Answer::Made(response),
             Some(Served::Later(mut handler)) => {
                 // what is ready does not wait for what is not
                 if !out.is_empty() {
@@ -248,11 +257,17 @@ impl Driver<'_> {
                 })
                 .await;
                 *now = Moment::now();
-                answered.unwrap_or_else(|| panicked(request))
+                Answer::Made(answered.unwrap_or_else(|| panicked(request)))
             }
-            None => panicked(request),
+            None => Answer::Made(panicked(request)),
         };
-        let made_on_the_way = self.respond(response);
+        let made_on_the_way = match answer {
+            Answer::Made(response) => self.respond(response),
+            Answer::Whole(whole) => {
+                self.respond_whole(whole);
+                None
+            }
+        };
         #[cfg(debug_assertions)]
         if matches!(fault, Some(super::fault::Fault::PanicLate)) {
             self.send().await?;
@@ -294,6 +309,32 @@ impl Driver<'_> {
 
     /// Puts a response into the output. If its body is made while it is sent, that is left to do.
     fn respond(&mut self, response: Response) -> Option<(Box<dyn Source>, Framing)> {
+        let (framing, begins) = self.begin((&response).into());
+        let mut made_on_the_way = None;
+        match response.body {
+            _ if framing == Framing::None => {}
+            Body::Chunks(chunks) => self.hand.tools().out.chunks(chunks),
+            Body::Stream(source) => made_on_the_way = Some((source, framing)),
+        }
+        self.answered(response.status, begins, made_on_the_way.is_some());
+        made_on_the_way
+    }
+
+    /// Puts a file into the output.
+    fn respond_whole(&mut self, whole: Whole) {
+        let Some(variant) = whole.variant() else {
+            self.respond(whole.into_response());
+            return;
+        };
+        let (framing, begins) = self.begin(variant.into());
+        if framing != Framing::None {
+            self.hand.tools().out.content(&variant.content);
+        }
+        self.answered(StatusCode::OK, begins, false);
+    }
+
+    /// Puts the head of a response into the output; returns how its body has to follow, and where it begins.
+    fn begin(&mut self, head: Head) -> (Framing, u64) {
         // what the client had sent before the server stops, or others need its place, is answered: the last of it ends the connection
         if (self.link.draining_since().is_some() || self.has_to_make_room())
             && self.input.unread().is_empty()
@@ -301,28 +342,25 @@ impl Driver<'_> {
         {
             self.conn.close_next();
         }
-        let (conn, now) = (&mut self.conn, self.now);
-        let Tools { request, out } = self.hand.tools();
+        self.is_large = head.body_bytes.is_none_or(|bytes| bytes > SMALL_BYTES);
+        let (conn, out, now) = (&mut self.conn, &mut self.hand.tools().out, self.now);
         let mut framing = Framing::None;
-        self.link.worker.with_date(now.unix_s, |date| out.gather(|buffer| framing = conn.respond(&response, date, now.at, buffer)));
-        let body_starts = out.put();
-        self.is_large = response.body.len().is_none_or(|bytes| bytes > SMALL_BYTES);
-        let mut made_on_the_way = None;
-        match response.body {
-            _ if framing == Framing::None => {}
-            Body::Chunks(chunks) => out.chunks(chunks),
-            Body::Stream(source) => made_on_the_way = Some((source, framing)),
-        }
+        self.link.worker.with_date(now.unix_s, |date| out.gather(|buffer| framing = conn.respond(head, date, now.at, buffer)));
+        (framing, out.put())
+    }
+
+    /// Counts the request that was answered, and keeps it for the log.
+    fn answered(&mut self, status: StatusCode, begins: u64, is_made_on_the_way: bool) {
         self.shared.counters.request(self.link.worker.index);
         super::worker::count_answer();
+        let Tools { request, out } = self.hand.tools();
         if self.link.shared.log.is_on() {
             let request = std::mem::replace(request, spare::request());
-            let body_ends = if made_on_the_way.is_some() { u64::MAX } else { out.put() };
-            self.told.push(Answered { request, status: response.status.as_u16(), unix_s: now.unix_s, body: (body_starts, body_ends) });
+            let ends = if is_made_on_the_way { u64::MAX } else { out.put() };
+            self.told.push(Answered { request, status: status.as_u16(), unix_s: self.now.unix_s, body: (begins, ends) });
         } else {
             request.clear();
         }
-        made_on_the_way
     }
 
     /// Whether its place is wanted: others wait for one, or the gate holds new connections back and this one has had its time.

@@ -16,6 +16,7 @@ use rustix::net::{SendAncillaryBuffer, SendFlags};
 use super::conn::Io;
 use crate::files;
 use crate::files::blocking::Blocking;
+use crate::files::ready::Content;
 use crate::http::body::{Chunk, OpenFile};
 
 /// What is held in memory of responses that wait to leave: what is gathered before they do, and the last one that was added to it.
@@ -132,6 +133,14 @@ impl Outgoing {
                     self.pieces.push_back(Piece::File { file, offset, len });
                 }
             }
+        }
+    }
+
+    /// Puts in all of a representation.
+    pub fn content(&mut self, content: &Content) {
+        match content {
+            Content::Mem(bytes) if bytes.len() <= COPIED_BYTES => self.gather(|buffer| buffer.extend_from_slice(bytes)),
+            other => self.chunks([other.part(0, other.size())]),
         }
     }
 

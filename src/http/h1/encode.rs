@@ -1,7 +1,7 @@
 //! Heads of responses, and the chunked coding of bodies whose length is not known.
 
 use crate::http::date::DATE_BYTES;
-use crate::http::{Response, StatusCode};
+use crate::http::{Head, StatusCode};
 
 /// What `100 Continue` looks like on the wire.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -43,8 +43,8 @@ pub fn chunk(piece: &[u8], out: &mut Vec<u8>) {
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// Writes the head of a response.
-pub fn head(response: &Response, framing: Framing, connection: Connection, date: &[u8; DATE_BYTES], out: &mut Vec<u8>) {
-    let status = response.status;
+pub fn head(head: &Head, framing: Framing, connection: Connection, date: &[u8; DATE_BYTES], out: &mut Vec<u8>) {
+    let status = head.status;
     if status == StatusCode::OK {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\ndate: ");
     } else {
@@ -56,7 +56,7 @@ pub fn head(response: &Response, framing: Framing, connection: Connection, date:
     }
     out.extend_from_slice(date);
     out.extend_from_slice(b"\r\n");
-    for lines in response.fields.lines() {
+    for lines in head.lines {
         out.extend_from_slice(lines);
     }
     match framing {
@@ -99,14 +99,14 @@ mod tests {
     use super::*;
     use crate::http::h1::body::{Decoder, Piece};
     use crate::http::h1::tests::bounds;
-    use crate::http::header;
+    use crate::http::{Response, header};
     use proptest::prelude::*;
 
     fn rendered(status: StatusCode, framing: Framing, connection: Connection) -> String {
         let mut response = Response::new(status);
         response.fields.push(&header::ALLOW, "GET");
         let mut out = Vec::new();
-        head(&response, framing, connection, b"Sun, 06 Nov 1994 08:49:37 GMT", &mut out);
+        head(&Head::from(&response), framing, connection, b"Sun, 06 Nov 1994 08:49:37 GMT", &mut out);
         String::from_utf8(out).unwrap()
     }
 

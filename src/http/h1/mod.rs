@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::date::DATE_BYTES;
 use super::refuse::Refuse;
-use super::{Bounds, Method, Request, Response, StatusCode, Version};
+use super::{Bounds, Head, Method, Request, StatusCode, Version};
 use body::{Decoder, Piece};
 use encode::Connection;
 use head::{Scan, Scanned};
@@ -251,24 +251,31 @@ impl Conn {
     }
 
     /// Writes the head of the response to the request that is open; returns how its body has to follow, if it has to.
-    pub fn respond(&mut self, response: &Response, date: &[u8; DATE_BYTES], now: Instant, out: &mut Vec<u8>) -> encode::Framing {
+    pub fn respond<'a>(
+        &mut self,
+        head: impl Into<Head<'a>>,
+        date: &[u8; DATE_BYTES],
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> encode::Framing {
+        let head = head.into();
         let Writing::Owed { head_only, version, keep_alive } = self.writing else {
             debug_assert!(false, "a response that nobody asked for");
             return encode::Framing::None;
         };
-        let framing = match (response.body.len(), version) {
-            _ if !encode::has_body(response.status) => encode::Framing::None,
+        let framing = match (head.body_bytes, version) {
+            _ if !encode::has_body(head.status) => encode::Framing::None,
             (Some(bytes), _) => encode::Framing::Length(bytes),
             (None, Version::Http11) => encode::Framing::Chunked,
             (None, Version::Http10) => encode::Framing::Close,
         };
-        let kept = keep_alive && !response.close && !self.closing && framing != encode::Framing::Close && self.can_drain();
+        let kept = keep_alive && !head.close && !self.closing && framing != encode::Framing::Close && self.can_drain();
         let connection = match (kept, version) {
             (false, _) => Connection::Close,
             (true, Version::Http10) => Connection::KeepAlive,
             (true, Version::Http11) => Connection::Implied,
         };
-        encode::head(response, framing, connection, date, out);
+        encode::head(&head, framing, connection, date, out);
         self.since = now;
         self.continue_owed = false;
         self.writing = if kept { Writing::Idle } else { Writing::Closed };
@@ -396,6 +403,7 @@ pub mod tests {
     //! What the tests of this and other modules share, and the properties of whole connections.
 
     use super::*;
+    use crate::http::Response;
     use proptest::prelude::*;
 
     /// The bounds as they are by default, but for a drain bound that tests can reach.
