@@ -89,6 +89,14 @@ impl Whole {
         self.entry.ready()?.variant(self.coding)
     }
 
+    /// Its bytes, as far as they are in memory.
+    pub fn in_memory(&self) -> &[u8] {
+        match self.variant().map(|variant| &variant.content) {
+            Some(Content::Mem(bytes)) => bytes,
+            _ => &[],
+        }
+    }
+
     /// The response that it is.
     pub fn into_response(self) -> Response {
         self.variant().map_or_else(|| Refuse::internal().into_response(&Request::default()), whole)

@@ -26,7 +26,7 @@ use crate::http::path::CleanPath;
 use crate::observe::say;
 
 /// Files up to this size are kept in memory; larger ones are sent by the kernel from the open file.
-const MEMORY_BYTES: u64 = 40 << 10;
+const MEMORY_BYTES: u64 = 16 << 10;
 /// The same for a file that has changed just now: it may be written to again while it is sent, and what the kernel has on its way
 /// would change with it.
 const YOUNG_MEMORY_BYTES: u64 = 1 << 20;

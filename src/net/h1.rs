@@ -328,7 +328,7 @@ impl Driver<'_> {
         };
         let (framing, begins) = self.begin(variant.into());
         if framing != Framing::None {
-            self.hand.tools().out.content(&variant.content);
+            self.hand.tools().out.whole(whole);
         }
         self.answered(StatusCode::OK, begins, false);
     }

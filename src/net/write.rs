@@ -14,16 +14,15 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 use super::conn::Io;
-use crate::files;
 use crate::files::blocking::Blocking;
 use crate::files::ready::Content;
+use crate::files::{self, Whole};
 use crate::http::body::{Chunk, OpenFile};
 
 /// What is held in memory of responses that wait to leave: what is gathered before they do, and the last one that was added to it.
 pub const HELD_BYTES: u64 = 2 * GATHERED_BYTES;
-/// Bodies up to this size are copied behind their head: that costs less than another piece to send. From there on it makes no
-/// difference.
-const COPIED_BYTES: usize = 16 << 10;
+/// Bodies up to this size are copied behind their head: that costs less than another piece to send.
+const COPIED_BYTES: usize = 4 << 10;
 /// Pieces of memory that one call sends.
 const PIECES: usize = 16;
 /// Bytes of a file that one call sends. After each the others on the worker have their turn.
@@ -56,6 +55,8 @@ pub struct Outgoing {
 enum Piece {
     Gathered(usize),
     Mem(Bytes),
+    /// What is left of a file in memory, from this byte on.
+    Whole(Whole, usize),
     File { file: Arc<OpenFile>, offset: u64, len: u64 },
 }
 
@@ -136,11 +137,17 @@ impl Outgoing {
         }
     }
 
-    /// Puts in all of a representation.
-    pub fn content(&mut self, content: &Content) {
-        match content {
-            Content::Mem(bytes) if bytes.len() <= COPIED_BYTES => self.gather(|buffer| buffer.extend_from_slice(bytes)),
-            other => self.chunks([other.part(0, other.size())]),
+    /// Puts in all of a file.
+    pub fn whole(&mut self, whole: Whole) {
+        match whole.variant().map(|variant| &variant.content) {
+            Some(Content::Mem(bytes)) if bytes.len() <= COPIED_BYTES => self.gather(|buffer| buffer.extend_from_slice(bytes)),
+            Some(Content::Mem(bytes)) => {
+                self.memory += bytes.len() as u64;
+                self.put += bytes.len() as u64;
+                self.pieces.push_back(Piece::Whole(whole, 0));
+            }
+            Some(open) => self.chunks([open.part(0, open.size())]),
+            None => {}
         }
     }
 
@@ -210,6 +217,7 @@ impl Outgoing {
                     at += len;
                 }
                 Piece::Mem(bytes) => slices[count] = IoSlice::new(bytes),
+                Piece::Whole(whole, at) => slices[count] = IoSlice::new(&whole.in_memory()[*at..]),
                 Piece::File { .. } => {
                     flags |= SendFlags::MORE;
                     break;
@@ -237,6 +245,12 @@ impl Outgoing {
                     let gone = rest.min(bytes.len());
                     bytes.advance(gone);
                     (bytes.is_empty(), gone)
+                }
+                Some(Piece::Whole(whole, at)) => {
+                    let left = whole.in_memory().len() - *at;
+                    let gone = rest.min(left);
+                    *at += gone;
+                    (gone == left, gone)
                 }
                 Some(Piece::File { .. }) | None => return,
             };
