@@ -52,6 +52,8 @@ use store::Store;
 const READ_AHEAD_BYTES: usize = 128 << 10;
 /// Fields of requests that may be answered otherwise than with the whole of a representation.
 const NOT_WHOLE: Names = CONDITIONS.and(Names::of(&["range", WANT_REPR_DIGEST]));
+/// Fields of requests that may choose another coding than none.
+const CHOOSES: Names = CONDITIONS.and(Names::of(&["accept-encoding", "if-range"]));
 /// The methods of files: HEAD is part of GET (RFC 9110 section 9.1).
 pub const METHODS: &str = "GET, HEAD";
 
@@ -291,6 +293,8 @@ impl Files {
     /// Answers from an entry.
     fn respond<'a>(&'a self, path: &CleanPath, entry: Arc<Entry>, request: &'a Request, now_ms: u64) -> Served<'a> {
         Served::Ready(match &entry.kind {
+            // who says nothing gets it as it is
+            Kind::File(_) if request.lacks(CHOOSES) => return self.tell(path, entry, Coding::Identity, request),
             Kind::File(ready) => match &ready.coded {
                 Some(_) => return self.negotiate(path, entry, request),
                 None if accepted(request).allows(Coding::Identity) => return self.tell(path, entry, Coding::Identity, request),

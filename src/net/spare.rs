@@ -40,6 +40,7 @@ pub struct Hand(Option<Box<Tools>>);
 
 impl Hand {
     /// The tools in it.
+    #[inline]
     pub fn tools(&mut self) -> &mut Tools {
         self.0.get_or_insert_with(|| take(&TOOLS).unwrap_or_default())
     }
