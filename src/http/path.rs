@@ -18,19 +18,19 @@ impl CleanPath {
     /// 400 if it does not begin with a slash, has a bad escape, an encoded slash, a backslash or a NUL, or leads above the root.
     pub fn set(&mut self, raw: &[u8]) -> Result<(), Refuse> {
         self.0.clear();
-        let result = self.append(raw);
+        let rest = raw.strip_prefix(b"/").ok_or(Refuse::bad("The path has to begin with a slash."))?;
+        if is_clean(rest) {
+            self.0.extend_from_slice(rest);
+            return Ok(());
+        }
+        let result = self.append(rest);
         if result.is_err() {
             self.0.clear();
         }
         result
     }
 
-    fn append(&mut self, raw: &[u8]) -> Result<(), Refuse> {
-        let rest = raw.strip_prefix(b"/").ok_or(Refuse::bad("The path has to begin with a slash."))?;
-        if is_clean(rest) {
-            self.0.extend_from_slice(rest);
-            return Ok(());
-        }
+    fn append(&mut self, rest: &[u8]) -> Result<(), Refuse> {
         let mut segments = rest.split(|&b| b == b'/').peekable();
         while let Some(raw) = segments.next() {
             let start = self.0.len();
@@ -349,6 +349,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_clean_as_it_came_is_what_decoding_makes_of_it(rest in "[a-c./%\\\\\\x00 \u{e9}]{0,8}") {
+            let mut decoded = CleanPath::default();
+            let result = decoded.append(rest.as_bytes());
+            if is_clean(rest.as_bytes()) {
+                prop_assert_eq!((result, decoded.as_bytes()), (Ok(()), rest.as_bytes()));
+            }
+        }
+
         #[test]
         fn no_clean_path_leaves_the_root(raw in prop::collection::vec(prop_oneof![Just(b'/'), Just(b'.'), Just(b'%'), Just(b'2'), Just(b'e'), Just(b'f'), Just(b'5'), Just(b'c'), Just(b'\\'), Just(0u8), any::<u8>()], 0..40)) {
             let raw = [b"/", &raw[..]].concat();

@@ -403,7 +403,7 @@ pub mod tests {
     //! What the tests of this and other modules share, and the properties of whole connections.
 
     use super::*;
-    use crate::http::Response;
+    use crate::http::{Names, Response};
     use proptest::prelude::*;
 
     /// The bounds as they are by default, but for a drain bound that tests can reach.
@@ -815,6 +815,18 @@ pub mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_field_that_is_there_is_said_to_be_lacking(names in prop::collection::vec("[!#$%&'*+.^_`|~0-9a-zA-Z-]{1,80}", 1..6)) {
+            let request = request("GET", "/", &names.iter().map(|name| format!("{name}: x")).collect::<Vec<_>>().join("\r\n"));
+            for name in &names {
+                for name in [name.clone(), name.to_lowercase(), name.to_uppercase()] {
+                    prop_assert!(!request.lacks(Names::of(&["none", &name])), "{name}");
+                    prop_assert!(request.named(&name).next().is_some(), "{name}");
+                }
+            }
+            prop_assert!(Request::default().lacks(Names::of(&["host"])));
+        }
+
         #[test]
         fn every_split_of_the_same_bytes_gives_the_same_events(input in wire(), cuts in prop::collection::vec(any::<usize>(), 0..12), read in any::<bool>()) {
             let whole = run(&input, &[], read);
