@@ -102,6 +102,7 @@ fn upload(form: &[u8], ends: &[usize], is_cut_off: bool) -> Outcome {
     let inbound = Inbound::new(request.framing);
     let mut pieces = ends.iter().scan(0, |at, &end| Some(Bytes::copy_from_slice(&form[std::mem::replace(at, end)..end])));
     let response = match uploads.serve(&request, CleanPath::default(), inbound.clone(), Instant::now()) {
+        Served::Whole(whole) => whole.into_response(),
         Served::Ready(response) => response,
         Served::Later(mut handler) => {
             let waker = Waker::from(Arc::new(Unpark(std::thread::current())));

@@ -39,8 +39,8 @@ pub struct Limits {
 
     /// The same under overload: while new connections are held back, or all places are taken and others wait for one
     ///
-    /// While new connections are held back it also bounds how long a connection is kept at all: the answer to a request that comes
-    /// later says `Connection: close`.
+    /// While new connections are held back it also bounds how long a connection is kept at all, up to twice as long, so that not all
+    /// go at once: the answer to a request that comes later says `Connection: close`.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = units::duration, env = "MILLPOND_BUSY_IDLE_TIMEOUT", help_heading = "Deadlines")]
     pub busy_idle_timeout: Duration,
 

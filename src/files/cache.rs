@@ -106,9 +106,9 @@ impl Entry {
 }
 
 /// A path; most are short enough to stand in the table itself, which saves a step into cold memory.
-type Path = SmallVec<[u8; 32]>;
-type Entries = quick_cache::sync::Cache<Path, Arc<Entry>, Weigh>;
-type Guard<'a> = PlaceholderGuard<'a, Path, Arc<Entry>, Weigh, DefaultHashBuilder, DefaultLifecycle<Path, Arc<Entry>>>;
+type Key = SmallVec<[u8; 32]>;
+type Entries = quick_cache::sync::Cache<Key, Arc<Entry>, Weigh>;
+type Guard<'a> = PlaceholderGuard<'a, Key, Arc<Entry>, Weigh, DefaultHashBuilder, DefaultLifecycle<Key, Arc<Entry>>>;
 
 /// The entries, by path. What is kept and what goes is decided by how often it is asked for.
 #[derive(Debug)]
@@ -145,8 +145,8 @@ struct Weigh {
     descriptor: u64,
 }
 
-impl Weighter<Path, Arc<Entry>> for Weigh {
-    fn weight(&self, path: &Path, entry: &Arc<Entry>) -> u64 {
+impl Weighter<Key, Arc<Entry>> for Weigh {
+    fn weight(&self, path: &Key, entry: &Arc<Entry>) -> u64 {
         let descriptors = if let Kind::File(ready) = &entry.kind { ready.descriptors() as u64 } else { 0 };
         (entry.weight() + path.len() as u64).max(self.descriptor * descriptors)
     }
@@ -186,7 +186,7 @@ impl Cache {
     /// Asks for an entry that `does`, or for the right to load it; does not wait.
     pub fn claim(&self, path: &[u8], does: impl FnOnce(&Arc<Entry>) -> bool) -> Claim<'_> {
         let Some(cache) = &self.0 else { return Claim::Ours(Room(None), None) };
-        match cache.entry(&Path::from_slice(path), Some(Duration::ZERO), |_, entry| decide(entry, does)) {
+        match cache.entry(&Key::from_slice(path), Some(Duration::ZERO), |_, entry| decide(entry, does)) {
             EntryResult::Retained(entry) => Claim::There(entry),
             EntryResult::Replaced(guard, old) => Claim::Ours(Room(Some(guard)), Some(old)),
             EntryResult::Vacant(guard) => Claim::Ours(Room(Some(guard)), None),
@@ -197,7 +197,7 @@ impl Cache {
     /// The same; waits for another who loads it.
     pub async fn claim_later(&self, path: &[u8], does: impl FnOnce(&Arc<Entry>) -> bool) -> Claim<'_> {
         let Some(cache) = &self.0 else { return Claim::Ours(Room(None), None) };
-        match cache.entry_async(&Path::from_slice(path), |_, entry| decide(entry, does)).await {
+        match cache.entry_async(&Key::from_slice(path), |_, entry| decide(entry, does)).await {
             EntryResult::Retained(entry) => Claim::There(entry),
             EntryResult::Replaced(guard, old) => Claim::Ours(Room(Some(guard)), Some(old)),
             EntryResult::Vacant(guard) => Claim::Ours(Room(Some(guard)), None),
@@ -218,7 +218,7 @@ impl Cache {
     /// Puts an entry of which more is known into the place of `old`, if that is still there.
     pub fn exchange(&self, path: &[u8], old: &Arc<Entry>, new: &Arc<Entry>) -> bool {
         let Some(cache) = &self.0 else { return false };
-        let taken = cache.entry(&Path::from_slice(path), Some(Duration::ZERO), |_, entry| {
+        let taken = cache.entry(&Key::from_slice(path), Some(Duration::ZERO), |_, entry| {
             if Arc::ptr_eq(entry, old) { EntryAction::ReplaceWithGuard } else { EntryAction::Retain(()) }
         });
         let EntryResult::Replaced(guard, _) = taken else { return false };

@@ -25,6 +25,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::config::plan::Plan;
@@ -51,9 +52,9 @@ use store::Store;
 /// What kernels read of a file at once, so that a byte of each such part tells of all of it.
 const READ_AHEAD_BYTES: usize = 128 << 10;
 /// Fields of requests that may be answered otherwise than with the whole of a representation.
-const NOT_WHOLE: Names = CONDITIONS.and(Names::of(&["range", WANT_REPR_DIGEST]));
-/// Fields of requests that may choose another coding than none.
-const CHOOSES: Names = CONDITIONS.and(Names::of(&["accept-encoding", "if-range"]));
+const NOT_WHOLE: Names = CONDITIONS.with(Names::of(&["range", WANT_REPR_DIGEST]));
+/// Fields of requests that may choose another representation than the file as it is.
+const CHOOSES: Names = CONDITIONS.with(Names::of(&["accept-encoding", "if-range"]));
 /// The methods of files: HEAD is part of GET (RFC 9110 section 9.1).
 pub const METHODS: &str = "GET, HEAD";
 
@@ -91,12 +92,9 @@ impl Whole {
         self.entry.ready()?.variant(self.coding)
     }
 
-    /// Its bytes, as far as they are in memory.
-    pub fn in_memory(&self) -> &[u8] {
-        match self.variant().map(|variant| &variant.content) {
-            Some(Content::Mem(bytes)) => bytes,
-            _ => &[],
-        }
+    /// Its bytes, if they are in memory.
+    pub fn in_memory(&self) -> Option<&Bytes> {
+        if let Content::Mem(bytes) = &self.variant()?.content { Some(bytes) } else { None }
     }
 
     /// The response that it is.
@@ -419,7 +417,9 @@ impl Files {
 
     /// Answers with the file in a coding that there is, and with its digest if that is asked for.
     fn tell<'a>(&'a self, path: &CleanPath, entry: Arc<Entry>, coding: Coding, request: &'a Request) -> Served<'a> {
-        let Some((ready, variant)) = entry.ready().and_then(|ready| Some((ready, ready.variant(coding)?))) else { return Served::Ready(refused(Refuse::internal(), request)) };
+        let Some((ready, variant)) = entry.ready().and_then(|ready| Some((ready, ready.variant(coding)?))) else {
+            return Served::Ready(refused(Refuse::internal(), request));
+        };
         // news of it is still on its way
         if variant.has_changed_in_place(ready) {
             self.forget(path.as_bytes());

@@ -308,8 +308,10 @@ impl Store {
         if matches!(&ready.plain.content, Content::Mem(bytes) if bytes.len() as u64 > MEMORY_BYTES) && !ready::is_young(&ready.stamp) {
             return Ok(false);
         }
-        if let Content::Open(file) = &ready.plain.content {
-            look_whether_warm(file);
+        for (_, variant) in ready.variants() {
+            if let Content::Open(file) = &variant.content {
+                look_whether_warm(file);
+            }
         }
         let Some(coded) = &ready.coded else { return Ok(true) };
         for (coding, extension) in SIDECARS {

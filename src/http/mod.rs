@@ -137,7 +137,7 @@ impl Names {
     }
 
     /// These and others.
-    pub const fn and(self, others: Names) -> Names {
+    pub const fn with(self, others: Names) -> Names {
         Names(self.0 | others.0)
     }
 

@@ -171,8 +171,8 @@ pub fn decode_value(raw: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether a path, without its first slash, is decoded and normalised as it came, like nearly all: nothing is encoded, and no segment
-/// but the last is empty or begins with a dot.
+/// Whether a path, without its first slash, is decoded and normalised as it came, like nearly all: nothing is encoded, no segment
+/// begins with a dot, and none but the last is empty.
 fn is_clean(path: &[u8]) -> bool {
     let mut rest = path;
     loop {

@@ -55,6 +55,9 @@ const NOBODY: usize = usize::MAX;
 /// The answer to a connection that is not served.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 43\r\nconnection: close\r\n\r\nThe server is busy. Try again in a moment.\n";
 
+/// No time.
+const NEVER: u64 = u64::MAX;
+
 /// Where connections come in.
 #[derive(Debug)]
 pub struct Door {
@@ -65,6 +68,9 @@ pub struct Door {
     is_behind: AtomicBool,
     /// Whether the gate holds connections back, and how that is done.
     is_held: AtomicBool,
+    /// Since when it has, but for short times, in milliseconds since the door was made; nothing if it does not.
+    held_since_ms: AtomicU64,
+    made: Instant,
     means: Means,
     /// Whether the keeper looks by itself rather than to be woken.
     is_stream: AtomicBool,
@@ -123,6 +129,8 @@ impl Door {
             keeper: AtomicUsize::new(0),
             is_behind: AtomicBool::new(false),
             is_held: AtomicBool::new(false),
+            held_since_ms: AtomicU64::new(NEVER),
+            made: Instant::now(),
             means,
             is_stream: AtomicBool::new(false),
             looks: AtomicU64::new(0),
@@ -184,6 +192,15 @@ impl Door {
     /// Whether the gate holds connections back.
     pub fn is_held(&self) -> bool {
         self.is_held.load(Ordering::Relaxed)
+    }
+
+    /// Since when the gate holds connections back, but for short times, if it does.
+    pub fn held_since(&self) -> Option<Instant> {
+        if !self.is_held() {
+            return None;
+        }
+        let since_ms = self.held_since_ms.load(Ordering::Relaxed);
+        (since_ms != NEVER).then(|| self.made + Duration::from_millis(since_ms))
     }
 
     /// Whether the kernel may have connections that were left there.
@@ -379,6 +396,9 @@ impl Door {
             let _ = self.means.set(&listener.socket, pass);
         }
         self.is_held.store(!inside.gate.is_open(), Ordering::Relaxed);
+        let since = inside.gate.behind_since().filter(|_| !inside.gate.is_open());
+        let since_ms = since.map_or(NEVER, |since| since.saturating_duration_since(self.made).as_millis() as u64);
+        self.held_since_ms.store(since_ms, Ordering::Relaxed);
     }
 
     /// How long a worker waits for this at most, and whether the listeners tell it of connections.

@@ -5,7 +5,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +30,9 @@ const LINGER_BYTES: usize = 4 << 20;
 /// Bytes of files after which a client is known to take what it asks for. One that does not takes a window full, which is less unless
 /// it has made that larger itself.
 const PROOF_BYTES: u64 = 256 << 10;
+
+/// Parts over which connections are spread that would otherwise do the same at the same moment.
+pub const SPREAD: u32 = 64;
 
 /// A non-blocking socket.
 #[derive(Debug)]
@@ -93,6 +96,11 @@ impl Io {
             Socket::Watched(socket) => Ok(socket.as_fd()),
             Socket::Lost => Err(ErrorKind::NotConnected.into()),
         }
+    }
+
+    /// Which of the parts this one is in.
+    pub fn spread(&self) -> u32 {
+        self.fd().map_or(0, |fd| fd.as_raw_fd() as u32 % SPREAD)
     }
 
     /// Waits until there may be something to read.

@@ -150,6 +150,11 @@ impl Gate {
         self.pass == 1.0
     }
 
+    /// Since when the server is behind, if it is, or was until just now.
+    pub fn behind_since(&self) -> Option<Instant> {
+        self.since
+    }
+
     /// Whether a connection that has just come is to be refused: the server is behind, by more than a burst, and can afford it.
     pub fn refuses(&mut self, now: Instant) -> bool {
         let is_due = self.budget >= SERVED_FOR_ONE && self.since.is_some_and(|since| now.saturating_duration_since(since) >= BURST);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::task::yield_now;
 
-use super::conn::{Alarm, Io, Link};
+use super::conn::{Alarm, Io, Link, SPREAD};
 use super::resting::Rest;
 use super::spare::{self, Hand, Tools};
 use super::write::Outgoing;
@@ -41,6 +41,7 @@ pub async fn serve(link: &mut Link) -> (End, bool) {
     let conn = Conn::new(link.shared.bounds.clone(), link.accepted);
     // the reference count is shared by all workers: it is touched once a connection, and not once a request
     let shared = Arc::clone(&link.shared);
+    let now = Moment::now();
     let mut driver = Driver {
         link,
         shared: &shared,
@@ -49,7 +50,8 @@ pub async fn serve(link: &mut Link) -> (End, bool) {
         hand: Hand::default(),
         told: Vec::new(),
         is_large: false,
-        now: Moment::now(),
+        began: now.at,
+        now,
     };
     let (Ok(end) | Err(end)) = driver.run().await;
     driver.tell();
@@ -69,6 +71,8 @@ struct Driver<'a> {
     told: Vec<Answered>,
     /// Whether the last response may still be on its way when all of it has left.
     is_large: bool,
+    /// When the connection was taken on.
+    began: Instant,
     /// The time, read anew after everything that waits.
     now: Moment,
 }
@@ -336,10 +340,7 @@ impl Driver<'_> {
     /// Puts the head of a response into the output; returns how its body has to follow, and where it begins.
     fn begin(&mut self, head: Head) -> (Framing, u64) {
         // what the client had sent before the server stops, or others need its place, is answered: the last of it ends the connection
-        if (self.link.draining_since().is_some() || self.has_to_make_room())
-            && self.input.unread().is_empty()
-            && !self.link.io.has_more()
-        {
+        if (self.link.draining_since().is_some() || self.has_to_make_room()) && self.input.unread().is_empty() && !self.link.io.has_more() {
             self.conn.close_next();
         }
         self.is_large = head.body_bytes.is_none_or(|bytes| bytes > SMALL_BYTES);
@@ -363,10 +364,12 @@ impl Driver<'_> {
         }
     }
 
-    /// Whether its place is wanted: others wait for one, or the gate holds new connections back and this one has had its time.
+    /// Whether its place is wanted: others wait for one, or the gate holds new connections back and this one has had its time since
+    /// then. Not all that are here when that begins have it at the same moment: they will come back.
     fn has_to_make_room(&self) -> bool {
-        self.shared.queue.is_crowded()
-            || self.shared.door.is_held() && self.now.at >= self.link.accepted + self.shared.limits.busy_idle_timeout
+        let Some(since) = self.shared.door.held_since() else { return self.shared.queue.is_crowded() };
+        let time = self.shared.limits.busy_idle_timeout;
+        self.shared.queue.is_crowded() || self.now.at >= since.max(self.began) + time + time * self.link.io.spread() / SPREAD
     }
 
     /// Sends all that is ready, and tells the log. The connection rests from then on.

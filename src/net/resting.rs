@@ -64,11 +64,7 @@ const BUSY: u64 = u64::MAX;
 impl Resting {
     /// Nobody yet, with so many workers.
     pub fn new(workers: usize) -> Resting {
-        Resting {
-            workers: (0..workers).map(|_| Mutex::default()).collect(),
-            started: Instant::now(),
-            leaving: AtomicUsize::new(0),
-        }
+        Resting { workers: (0..workers).map(|_| Mutex::default()).collect(), started: Instant::now(), leaving: AtomicUsize::new(0) }
     }
 
     fn places(&self, worker: usize) -> MutexGuard<'_, Places> {
@@ -99,7 +95,7 @@ impl Resting {
     /// Notes what a connection waits for; returns whether it is to make room.
     pub fn set(&self, seat: &Seat, rest: Rest) -> bool {
         seat.state.rest.store(self.number(rest), Ordering::Relaxed);
-        seat.state.is_leaving.load(Ordering::Relaxed)
+        seat.state.is_leaving.load(Ordering::Acquire)
     }
 
     /// A connection of this worker has ended.
@@ -139,10 +135,10 @@ impl Resting {
         }
         for (rest, worker, at) in found {
             let places = self.places(worker);
-            // it may have gone on in between; one that does so right now makes room after its next answer
+            // it may have gone on in between; one that does so right now makes room when it rests again
             if let Some(state) = &places.all[at]
                 && state.rest.load(Ordering::Relaxed) == rest
-                && !state.is_leaving.swap(true, Ordering::Relaxed)
+                && !state.is_leaving.swap(true, Ordering::Release)
             {
                 self.leaving.fetch_add(1, Ordering::Relaxed);
                 state.waker.wake_by_ref();

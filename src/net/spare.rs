@@ -60,6 +60,10 @@ impl Hand {
 
 impl Drop for Hand {
     fn drop(&mut self) {
+        // what a panic left behind is not given to anyone else
+        if std::thread::panicking() {
+            self.0 = None;
+        }
         self.put_away();
     }
 }

@@ -57,7 +57,11 @@ enum Piece {
     Mem(Bytes),
     /// What is left of a file in memory, from this byte on.
     Whole(Whole, usize),
-    File { file: Arc<OpenFile>, offset: u64, len: u64 },
+    File {
+        file: Arc<OpenFile>,
+        offset: u64,
+        len: u64,
+    },
 }
 
 impl std::fmt::Debug for Outgoing {
@@ -191,9 +195,21 @@ impl Outgoing {
             };
             match sent {
                 Ok(n) => self.left(n),
-                Err(Errno::AGAIN) => ready!(io.poll_writable(cx))?,
+                Err(Errno::AGAIN) => {
+                    self.let_go();
+                    ready!(io.poll_writable(cx))?;
+                }
                 Err(Errno::INTR) => {}
                 Err(e) => return Poll::Ready(Err(e.into())),
+            }
+        }
+    }
+
+    /// Holds bytes only while it waits for the client, and not all that is known of their files.
+    fn let_go(&mut self) {
+        for piece in &mut self.pieces {
+            if let Piece::Whole(whole, at) = piece {
+                *piece = Piece::Mem(whole.in_memory().map_or_else(Bytes::new, |bytes| bytes.slice(*at..)));
             }
         }
     }
@@ -217,7 +233,7 @@ impl Outgoing {
                     at += len;
                 }
                 Piece::Mem(bytes) => slices[count] = IoSlice::new(bytes),
-                Piece::Whole(whole, at) => slices[count] = IoSlice::new(&whole.in_memory()[*at..]),
+                Piece::Whole(whole, at) => slices[count] = IoSlice::new(whole.in_memory().map_or(&[], |bytes| &bytes[*at..])),
                 Piece::File { .. } => {
                     flags |= SendFlags::MORE;
                     break;
@@ -247,7 +263,7 @@ impl Outgoing {
                     (bytes.is_empty(), gone)
                 }
                 Some(Piece::Whole(whole, at)) => {
-                    let left = whole.in_memory().len() - *at;
+                    let left = whole.in_memory().map_or(0, |bytes| bytes.len() - *at);
                     let gone = rest.min(left);
                     *at += gone;
                     (gone == left, gone)

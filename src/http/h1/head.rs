@@ -14,8 +14,10 @@ use crate::http::{Bounds, Framing, Method, Request, StatusCode, Version};
 const BLANK_LINES: u8 = 2;
 /// Bytes of a method; the longest registered one has 17.
 const METHOD_BYTES: usize = 32;
-/// Fields that are parsed without an allocation: more than browsers send. Programs send few, in few bytes.
+/// Fields that are parsed without an allocation: more than browsers send.
 const FIELDS_ON_STACK: usize = 32;
+/// Fields that are tried first where they have no more than these bytes, as programs send them: to prepare room for a field costs
+/// nearly as much as to read it.
 const FEW_FIELDS: usize = 8;
 const FEW_BYTES: usize = 256;
 
@@ -201,25 +203,22 @@ fn version(text: &[u8]) -> Result<Version, Refuse> {
 
 /// Notes where each field's name and value are. `at` is where `lines` begins in the head.
 fn field_lines(lines: &[u8], at: usize, bounds: &Bounds, request: &mut Request) -> Result<(), Refuse> {
-    let (mut few, mut many, mut heap);
-    let stack: &mut [httparse::Header] = if lines.len() <= FEW_BYTES {
-        few = [httparse::EMPTY_HEADER; FEW_FIELDS];
-        &mut few
-    } else {
-        many = [httparse::EMPTY_HEADER; FIELDS_ON_STACK];
-        &mut many
-    };
-    let tried = bounds.head_fields.min(stack.len());
-    let mut parsed = httparse::parse_headers(lines, &mut stack[..tried]);
-    if parsed == Err(httparse::Error::TooManyHeaders) && bounds.head_fields > tried {
-        heap = vec![httparse::EMPTY_HEADER; bounds.head_fields];
-        parsed = httparse::parse_headers(lines, &mut heap);
+    let most = bounds.head_fields;
+    let is_done = lines.len() <= FEW_BYTES && note(lines, at, &mut [httparse::EMPTY_HEADER; FEW_FIELDS], most, request)?
+        || note(lines, at, &mut [httparse::EMPTY_HEADER; FIELDS_ON_STACK], most, request)?
+        || most > FIELDS_ON_STACK && note(lines, at, &mut vec![httparse::EMPTY_HEADER; most], most, request)?;
+    if is_done {
+        return Ok(());
     }
-    let parsed = match parsed {
+    Err(Refuse::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many header fields.").closing())
+}
+
+/// The same, if they have room in `slots` and are not more than `most`; returns whether that is so.
+fn note<'a>(lines: &'a [u8], at: usize, slots: &mut [httparse::Header<'a>], most: usize, request: &mut Request) -> Result<bool, Refuse> {
+    let room = most.min(slots.len());
+    let parsed = match httparse::parse_headers(lines, &mut slots[..room]) {
         Ok(httparse::Status::Complete((_, parsed))) => parsed,
-        Err(httparse::Error::TooManyHeaders) => {
-            return Err(Refuse::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The request has too many header fields.").closing());
-        }
+        Err(httparse::Error::TooManyHeaders) => return Ok(false),
         _ => return Err(Refuse::bad("A header field of the request is malformed.")),
     };
     let base = lines.as_ptr() as usize;
@@ -230,7 +229,7 @@ fn field_lines(lines: &[u8], at: usize, bounds: &Bounds, request: &mut Request) 
     for field in parsed {
         request.add_field(place(field.name.as_bytes()), place(field.value));
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The fields that decide about the message itself, gathered in one pass.
@@ -349,13 +348,7 @@ fn is_authority(text: &[u8]) -> bool {
 }
 
 /// The four forms of a target (RFC 9112 section 3.2).
-fn set_target(
-    target: Range<usize>,
-    question: Option<usize>,
-    host: Range<usize>,
-    head: &[u8],
-    request: &mut Request,
-) -> Result<(), Refuse> {
+fn set_target(target: Range<usize>, question: Option<usize>, host: Range<usize>, head: &[u8], request: &mut Request) -> Result<(), Refuse> {
     let text = &head[target.clone()];
     request.authority = host;
     if request.method == Method::CONNECT {

@@ -251,13 +251,7 @@ impl Conn {
     }
 
     /// Writes the head of the response to the request that is open; returns how its body has to follow, if it has to.
-    pub fn respond<'a>(
-        &mut self,
-        head: impl Into<Head<'a>>,
-        date: &[u8; DATE_BYTES],
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> encode::Framing {
+    pub fn respond<'a>(&mut self, head: impl Into<Head<'a>>, date: &[u8; DATE_BYTES], now: Instant, out: &mut Vec<u8>) -> encode::Framing {
         let head = head.into();
         let Writing::Owed { head_only, version, keep_alive } = self.writing else {
             debug_assert!(false, "a response that nobody asked for");
