@@ -1,12 +1,15 @@
 //! A file made ready: all of an answer that does not depend on the request, for each coding that there is of it.
 
+use std::fs::File;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::Policy;
 use super::compress::Effort;
@@ -128,6 +131,20 @@ impl Content {
     /// A file that stays open, in this state.
     pub fn open(fd: OwnedFd, stamp: &Stamp) -> Content {
         Content::Open(Arc::new(OpenFile::new(fd, (stamp.len, stamp.modified.0, stamp.modified.1))))
+    }
+
+    /// Bytes that were made here, as a file of this process alone: the kernel sends that without a copy.
+    ///
+    /// # Errors
+    ///
+    /// There is no such file to be had.
+    pub fn own(bytes: &[u8]) -> io::Result<Content> {
+        let mut file = File::from(memfd_create("millpond", MemfdFlags::CLOEXEC)?);
+        file.write_all(bytes)?;
+        let stamp = root::stamp_of(&file)?;
+        let file = OpenFile { is_own: true, ..OpenFile::new(file.into(), (stamp.len, stamp.modified.0, stamp.modified.1)) };
+        file.is_warm.store(true, Ordering::Relaxed);
+        Ok(Content::Open(Arc::new(file)))
     }
 
     /// A number that stands for these bytes, where the state of the file may stand for others too: it depends on the bytes themselves,
@@ -372,8 +389,8 @@ impl Variant {
     /// Whether it is kept open and has another state now than the one that it was opened in: news of that may be on its way.
     pub fn has_changed_in_place(&self, of: &Ready) -> bool {
         match &self.content {
-            Content::Open(file) => root::stamp_of(&file.fd) != Ok(self.sidecar.unwrap_or(of.stamp)),
-            Content::Mem(_) => false,
+            Content::Open(file) if !file.is_own => root::stamp_of(&file.fd) != Ok(self.sidecar.unwrap_or(of.stamp)),
+            _ => false,
         }
     }
 
@@ -383,8 +400,8 @@ impl Variant {
     }
 
     fn bytes_in_memory(&self) -> u64 {
-        let content = if let Content::Mem(bytes) = &self.content { bytes.len() } else { 0 };
-        (self.fields.len() + self.unchanged.len() + content) as u64
+        let is_in_memory = matches!(&self.content, Content::Mem(_)) || matches!(&self.content, Content::Open(file) if file.is_own);
+        (self.fields.len() + self.unchanged.len()) as u64 + if is_in_memory { self.content.size() } else { 0 }
     }
 }
 

@@ -309,7 +309,9 @@ impl Store {
             return Ok(false);
         }
         for (_, variant) in ready.variants() {
-            if let Content::Open(file) = &variant.content {
+            if let Content::Open(file) = &variant.content
+                && !file.is_own
+            {
                 look_whether_warm(file);
             }
         }
@@ -431,7 +433,9 @@ impl Store {
             coded.refuse(coding);
             return None;
         };
-        let mut variant = coded.about.variant(coding, coded.about.etag(coding, effort), Content::Mem(bytes.into()));
+        let content = if bytes.len() as u64 > MEMORY_BYTES { Content::own(&bytes).ok() } else { None };
+        let content = content.unwrap_or_else(|| Content::Mem(bytes.into()));
+        let mut variant = coded.about.variant(coding, coded.about.etag(coding, effort), content);
         if let Some(quick) = coded.get(coding).filter(|quick| quick.content.size() <= variant.content.size()) {
             // that happens with files that say little
             variant = quick.clone();

@@ -38,12 +38,14 @@ pub struct OpenFile {
     pub state: (u64, i64, u64),
     /// Whether all of it was in memory when that was last looked at, so that sending it does not wait for the disk.
     pub is_warm: AtomicBool,
+    /// Whether it is memory that only this process has as a file: nobody else changes it.
+    pub is_own: bool,
 }
 
 impl OpenFile {
     /// A file of which it is not known whether it is in memory.
     pub fn new(fd: OwnedFd, state: (u64, i64, u64)) -> OpenFile {
-        OpenFile { fd, state, is_warm: AtomicBool::new(false) }
+        OpenFile { fd, state, is_warm: AtomicBool::new(false), is_own: false }
     }
 }
 

@@ -11,7 +11,8 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::client::{find, request};
-use crate::harness::{Builder, HELLO, Server, Tree, noise, pause, until};
+use crate::codings::{decoded, text};
+use crate::harness::{Builder, HELLO, Server, Tree, assert_same_bytes, noise, pause, until};
 use crate::{paths, symlinks};
 
 /// A start of the program below strace (`-D`: the program stays our child). `None`: there is no strace, or it may not trace.
@@ -104,6 +105,27 @@ fn small_files_leave_with_their_head_and_big_ones_by_sendfile() {
         let told = lines[at..].iter().filter(|line| line.starts_with(thread)).find_map(|line| line.rsplit_once(" = "));
         let sent: usize = told.unwrap().1.trim().parse().unwrap();
         assert!(sendfile || sent > head, "{target}: the body leaves with the head of {head} bytes: {line}");
+    }
+}
+
+/// What was compressed here is kept where the kernel can send it from, once it is too large to be copied for each answer.
+#[test]
+fn large_codings_leave_by_sendfile() {
+    for (length, by_sendfile) in [(20 << 10, false), (400 << 10, true)] {
+        let tree = Tree::site();
+        let page = text(7, length);
+        tree.write("page.html", &page);
+        let lines = trace(SENDS, tree, |server| {
+            let mut client = server.connect();
+            for _ in 0..2 {
+                client.send(request("GET", "/page.html", "Accept-Encoding: br\r\n"));
+                let answer = client.answer();
+                assert_eq!(answer.field("content-encoding"), Some("br"));
+                assert_same_bytes(&decoded(Some("br"), &answer.body), &page, "page.html");
+            }
+        });
+        let Some(lines) = lines else { return };
+        assert_eq!(count(&lines, &["sendfile("]) > 0, by_sendfile, "{length} bytes: {lines:#?}");
     }
 }
 
