@@ -101,7 +101,7 @@ impl Entry {
     }
 
     fn weight(&self) -> u64 {
-        ENTRY_BYTES + if let Kind::File(ready) = &self.kind { ready.bytes_in_memory() } else { 0 }
+        ENTRY_BYTES + self.ready().map_or(0, Ready::bytes_in_memory)
     }
 }
 
@@ -147,7 +147,7 @@ struct Weigh {
 
 impl Weighter<Key, Arc<Entry>> for Weigh {
     fn weight(&self, path: &Key, entry: &Arc<Entry>) -> u64 {
-        let descriptors = if let Kind::File(ready) = &entry.kind { ready.descriptors() as u64 } else { 0 };
+        let descriptors = entry.ready().map_or(0, Ready::descriptors) as u64;
         (entry.weight() + path.len() as u64).max(self.descriptor * descriptors)
     }
 }

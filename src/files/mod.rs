@@ -237,7 +237,7 @@ impl Files {
 
     /// The file of an entry, if it is one and not too large for an error.
     fn as_page(&self, entry: &Entry) -> Option<Variant> {
-        let Kind::File(ready) = &entry.kind else { return None };
+        let ready = entry.ready()?;
         let does = ready.plain.content.size() <= self.error_page_limit && !ready.plain.has_changed_in_place(ready);
         does.then(|| ready.plain.clone())
     }

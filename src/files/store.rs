@@ -289,7 +289,7 @@ impl Store {
     /// Of uploads only small files are remembered: a miss may be filled at any time, and an open file would keep its room on the disk
     /// after it was removed.
     fn is_kept(&self, entry: &Entry) -> bool {
-        self.policy != Policy::Uploads || matches!(&entry.kind, Kind::File(ready) if matches!(ready.plain.content, Content::Mem(_)))
+        self.policy != Policy::Uploads || entry.ready().is_some_and(|ready| matches!(ready.plain.content, Content::Mem(_)))
     }
 
     /// Whether the disk still agrees with an entry.
@@ -426,7 +426,7 @@ impl Store {
 
     /// Makes a coding of a file and keeps it with the file; `None` if there is none to be had.
     pub fn make(&self, path: &[u8], entry: &Entry, coding: Coding, effort: Effort) -> Option<Variant> {
-        let Kind::File(ready) = &entry.kind else { return None };
+        let ready = entry.ready()?;
         let coded = ready.coded.as_ref()?;
         let bytes = whole(&ready.plain.content)?;
         let Some(bytes) = compress::encode(coding, effort, &bytes) else {
@@ -449,7 +449,7 @@ impl Store {
     pub fn keep(&self, path: &[u8], tag: u64, coding: Coding, variant: &Variant) {
         for _ in 0..READS {
             let Some(current) = self.cache.get(path) else { return };
-            let Kind::File(ready) = &current.kind else { return };
+            let Some(ready) = current.ready() else { return };
             let improves = ready.variant(coding).is_none_or(|there| there.is_quick || there.etag() == variant.etag());
             if ready.tag != tag || !improves {
                 return;
@@ -473,10 +473,8 @@ impl Store {
 
     /// What there is by now of a coding of the file with this tag.
     pub fn kept(&self, path: &[u8], tag: u64, coding: Coding) -> Option<Variant> {
-        match &self.cache.get(path)?.kind {
-            Kind::File(ready) if ready.tag == tag => ready.variant(coding).cloned(),
-            _ => None,
-        }
+        let entry = self.cache.get(path)?;
+        entry.ready().filter(|ready| ready.tag == tag)?.variant(coding).cloned()
     }
 
     /// Sees to it that a coding is made as well as it gets, later, unless too much is to be done already.
@@ -488,7 +486,7 @@ impl Store {
             // the newest entry, unless the site or the file has gone
             if let Some(store) = store.upgrade()
                 && let Some(entry) = store.cache.get(&path)
-                && let Kind::File(ready) = &entry.kind
+                && let Some(ready) = entry.ready()
                 && ready.variant(coding).is_none_or(|there| there.is_quick)
             {
                 store.make(&path, &entry, coding, Effort::Best);
@@ -533,4 +531,51 @@ fn whole(content: &Content) -> Option<bytes::Bytes> {
 fn look_whether_warm(file: &OpenFile) {
     let is_warm = file.state.0 <= LOOKED_AT_BYTES && is_in_memory(&file.fd, 0, file.state.0);
     file.is_warm.store(is_warm, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::File;
+    use clap::Parser;
+    use std::time::Duration;
+
+    #[derive(Parser)]
+    struct Args {
+        #[command(flatten)]
+        file: File,
+    }
+
+    /// What has left the kernel's memory since it was looked at would have a worker wait for the disk.
+    #[test]
+    fn each_check_looks_whether_all_that_is_open_is_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.js", "a.js.br"] {
+            std::fs::write(dir.path().join(name), vec![b'x'; MEMORY_BYTES as usize + 1]).unwrap();
+        }
+        let args = Args::try_parse_from(["millpond", "--port", "0", "--uploads", "off", dir.path().to_str().unwrap()]).unwrap();
+        let plan = Plan::compile(args.file, 1000).unwrap();
+        let blocking = Arc::new(Blocking::new(1).unwrap());
+        let store = Store::open(&plan.root, &plan, Cache::new(1 << 20, 100), Policy::Site, plan.rules.clone(), blocking).unwrap();
+        let mut path = CleanPath::default();
+        path.set(b"/a.js").unwrap();
+        // files that have changed just now are kept in memory
+        let entry = loop {
+            let entry = store.look(&path, None, 0).unwrap();
+            if !ready::is_young(&entry.ready().unwrap().stamp) && !entry.ready().unwrap().is_racy {
+                break entry;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let open: Vec<_> = entry.ready().unwrap().variants().map(|(_, variant)| variant.content.clone()).collect();
+        assert_eq!(open.len(), 2);
+        for is_warm in [true, false] {
+            for content in &open {
+                let Content::Open(file) = content else { panic!("it is kept open") };
+                // at first because it was looked at when it was opened, and then because it was looked at again
+                assert!(file.is_warm.swap(false, Ordering::Relaxed), "{is_warm}");
+            }
+            assert!(store.holds(&entry, &path, How::Any).unwrap());
+        }
+    }
 }

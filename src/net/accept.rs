@@ -55,8 +55,8 @@ const NOBODY: usize = usize::MAX;
 /// The answer to a connection that is not served.
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncache-control: no-store\r\nx-content-type-options: nosniff\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 43\r\nconnection: close\r\n\r\nThe server is busy. Try again in a moment.\n";
 
-/// No time.
-const NEVER: u64 = u64::MAX;
+/// The gate is open.
+const OPEN: u64 = u64::MAX;
 
 /// Where connections come in.
 #[derive(Debug)]
@@ -66,11 +66,10 @@ pub struct Door {
     keeper: AtomicUsize,
     /// Whether the kernel may have connections that were left there.
     is_behind: AtomicBool,
-    /// Whether the gate holds connections back, and how that is done.
-    is_held: AtomicBool,
-    /// Since when it has, but for short times, in milliseconds since the door was made; nothing if it does not.
+    /// Since when the gate holds connections back, but for short times, in milliseconds since the door was made, or `OPEN`.
     held_since_ms: AtomicU64,
     made: Instant,
+    /// How it does that.
     means: Means,
     /// Whether the keeper looks by itself rather than to be woken.
     is_stream: AtomicBool,
@@ -128,8 +127,7 @@ impl Door {
             }),
             keeper: AtomicUsize::new(0),
             is_behind: AtomicBool::new(false),
-            is_held: AtomicBool::new(false),
-            held_since_ms: AtomicU64::new(NEVER),
+            held_since_ms: AtomicU64::new(OPEN),
             made: Instant::now(),
             means,
             is_stream: AtomicBool::new(false),
@@ -191,16 +189,13 @@ impl Door {
 
     /// Whether the gate holds connections back.
     pub fn is_held(&self) -> bool {
-        self.is_held.load(Ordering::Relaxed)
+        self.held_since_ms.load(Ordering::Relaxed) != OPEN
     }
 
     /// Since when the gate holds connections back, but for short times, if it does.
     pub fn held_since(&self) -> Option<Instant> {
-        if !self.is_held() {
-            return None;
-        }
         let since_ms = self.held_since_ms.load(Ordering::Relaxed);
-        (since_ms != NEVER).then(|| self.made + Duration::from_millis(since_ms))
+        (since_ms != OPEN).then(|| self.made + Duration::from_millis(since_ms))
     }
 
     /// Whether the kernel may have connections that were left there.
@@ -395,9 +390,7 @@ impl Door {
             // where it fails, connections come in and wait
             let _ = self.means.set(&listener.socket, pass);
         }
-        self.is_held.store(!inside.gate.is_open(), Ordering::Relaxed);
-        let since = inside.gate.behind_since().filter(|_| !inside.gate.is_open());
-        let since_ms = since.map_or(NEVER, |since| since.saturating_duration_since(self.made).as_millis() as u64);
+        let since_ms = inside.gate.held_since().map_or(OPEN, |since| since.saturating_duration_since(self.made).as_millis() as u64);
         self.held_since_ms.store(since_ms, Ordering::Relaxed);
     }
 

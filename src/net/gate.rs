@@ -150,9 +150,9 @@ impl Gate {
         self.pass == 1.0
     }
 
-    /// Since when the server is behind, if it is, or was until just now.
-    pub fn behind_since(&self) -> Option<Instant> {
-        self.since
+    /// Since when it is not open, but for short times, if it is not.
+    pub fn held_since(&self) -> Option<Instant> {
+        self.since.filter(|_| !self.is_open())
     }
 
     /// Whether a connection that has just come is to be refused: the server is behind, by more than a burst, and can afford it.

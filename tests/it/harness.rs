@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -470,11 +471,15 @@ impl Server {
         self.count_descriptors(|target| target.starts_with("socket:"))
     }
 
-    /// Bytes of memory that the process holds.
+    /// Bytes of memory that the process holds, also as files that only it has.
     pub fn memory(&self) -> u64 {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process lives").flatten();
+        let files = files.filter(|file| fs::read_link(file.path()).is_ok_and(|target| target.starts_with("/memfd:millpond (deleted)")));
+        let in_files: u64 = files.filter_map(|file| fs::metadata(file.path()).ok()).map(|file| file.blocks() * 512).sum();
+
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process lives");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+        in_files + (line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10)
     }
 
     /// How many threads of this name the process has.
