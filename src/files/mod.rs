@@ -87,7 +87,12 @@ pub struct Whole {
 }
 
 impl Whole {
-    /// The representation.
+    /// The file of this entry in this coding.
+    pub fn new(entry: Arc<Entry>, coding: Coding) -> Whole {
+        Whole { entry, coding }
+    }
+
+    /// The representation, if there is one.
     pub fn variant(&self) -> Option<&Variant> {
         self.entry.ready()?.variant(self.coding)
     }
@@ -426,7 +431,7 @@ impl Files {
             return self.serve_later(path, request, self.now_ms(Instant::now()));
         }
         if request.lacks(NOT_WHOLE) {
-            return Served::Whole(Whole { entry, coding });
+            return Served::Whole(Whole::new(entry, coding));
         }
         let is_digest_missing = variant.digest.is_none() && wants_digest(request);
         if !is_digest_missing || conditional::evaluate(request, variant.validators()) != Verdict::Proceed {

@@ -302,6 +302,10 @@ fn warm(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::cache::{Checked, Entry, Kind};
+    use crate::files::ready::tests::in_memory;
+    use crate::files::watch::Epochs;
+    use crate::http::coding::Coding;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
@@ -351,6 +355,36 @@ mod tests {
         assert_eq!((out.sent(), out.memory, out.is_empty()), (expected.len() as u64, 0, true));
         drop(io);
         assert!(reader.join().unwrap() == expected);
+    }
+
+    #[test]
+    fn who_waits_for_the_client_holds_bytes_and_not_the_entry() {
+        const BYTES: usize = 8 << 20;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (mut io, mut client) = pair();
+        let checked = Checked { at_ms: 0, seat: Epochs::seat(b""), epoch: 0 };
+        let entry = Arc::new(Entry::new(Kind::File(in_memory(BYTES)), checked));
+        let mut out = Outgoing::default();
+        out.whole(Whole::new(Arc::clone(&entry), Coding::Identity));
+        assert_eq!(Arc::strong_count(&entry), 2);
+        let blocking = Arc::new(Blocking::new(1).unwrap());
+        runtime.block_on(async {
+            std::future::poll_fn(|cx| {
+                assert!(out.poll_send(&mut io, &blocking, cx).is_pending(), "the client takes nothing");
+                Poll::Ready(())
+            })
+            .await;
+            assert_eq!(Arc::strong_count(&entry), 1);
+            let reader = std::thread::spawn(move || {
+                let mut got = Vec::new();
+                client.read_to_end(&mut got).unwrap();
+                got
+            });
+            std::future::poll_fn(|cx| out.poll_send(&mut io, &blocking, cx)).await.unwrap();
+            drop(io);
+            let whole = Whole::new(Arc::clone(&entry), Coding::Identity);
+            assert!(reader.join().unwrap()[..] == whole.in_memory().unwrap()[..]);
+        });
     }
 
     #[test]
