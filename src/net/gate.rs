@@ -59,6 +59,8 @@ pub struct Gate {
     since: Option<Instant>,
     /// When the gate was last not open.
     held: Option<Instant>,
+    /// Whether a connection had waited, at the last look, for long enough to keep the gate shut.
+    is_waited: bool,
     /// What may be spent on refusals, in connections served.
     budget: usize,
 }
@@ -88,7 +90,7 @@ struct Step {
 impl Gate {
     /// An open gate for connections that may wait for this time.
     pub fn new(wait: Duration) -> Gate {
-        Gate { wait, pass: 1.0, found: None, pace: None, step: Step::default(), since: None, held: None, budget: 0 }
+        Gate { wait, pass: 1.0, found: None, pace: None, step: Step::default(), since: None, held: None, is_waited: false, budget: 0 }
     }
 
     /// Takes in what is seen; returns the part of all connections that is to be let in from now on, if that changes.
@@ -99,6 +101,7 @@ impl Gate {
         self.step.longest = self.step.longest.max(sight.waited);
         let time = now.saturating_duration_since(*self.step.since.get_or_insert(now));
         let has_waited = |part: f64| sight.waited >= self.wait.mul_f64(part);
+        self.is_waited = has_waited(RELIEF);
         let pass = if self.is_open() {
             if has_waited(AIM) {
                 self.found.unwrap_or(FIRST)
@@ -155,9 +158,11 @@ impl Gate {
         self.since.filter(|_| !self.is_open())
     }
 
-    /// Whether a connection that has just come is to be refused: the server is behind, by more than a burst, and can afford it.
+    /// Whether a connection that has just come is to be refused: the server is behind, by more than a burst, and can afford it. Once
+    /// nobody waits any more there is time for all that come, though the gate may still be on its way to open.
     pub fn refuses(&mut self, now: Instant) -> bool {
-        let is_due = self.budget >= SERVED_FOR_ONE && self.since.is_some_and(|since| now.saturating_duration_since(since) >= BURST);
+        let is_behind = self.is_waited && self.since.is_some_and(|since| now.saturating_duration_since(since) >= BURST);
+        let is_due = self.budget >= SERVED_FOR_ONE && is_behind;
         if is_due {
             self.budget -= SERVED_FOR_ONE;
         }
@@ -304,9 +309,22 @@ mod tests {
         assert_eq!(gate.judge(waited(0), opens), Some(FIRST * LOWERED));
         assert_eq!(gate.judge(waited(0), opens + STEP), Some(1.0));
         gate.judge(waited(0), opens + STEP + CALM - ms(1));
+        gate.judge(waited(16), opens + STEP + CALM - ms(1));
         assert!(gate.refuses(opens + STEP + CALM));
         gate.judge(waited(0), opens + STEP + CALM);
         assert!(!gate.refuses(opens + STEP + CALM));
+    }
+
+    /// While the gate opens again step by step, those that it lets in are served.
+    #[test]
+    fn nobody_is_refused_when_nobody_waits() {
+        let now = Instant::now();
+        let mut gate = Gate::new(WAIT);
+        gate.judge(Sight { served: 1000, ..waited(40) }, now);
+        for (wait, is_refused) in [(15, false), (16, true), (17, true), (0, false)] {
+            gate.judge(waited(wait), now + BURST);
+            assert_eq!(gate.refuses(now + BURST), is_refused, "{wait} ms");
+        }
     }
 
     #[test]

@@ -163,6 +163,32 @@ fn a_burst_is_answered_whole() {
     assert_eq!((closing.connections, closing.shed), (CLIENTS as u64, 0));
 }
 
+/// A server that was held up for a moment has time again: the gate opens step by step, and whoever comes in meanwhile is served.
+#[test]
+fn after_a_moment_of_being_behind_nobody_is_refused() {
+    const CLIENTS: u64 = 200;
+    let server = Server::start(&["--threads", "1", "--queue-wait", "1s"]);
+    let mut holder = server.connect();
+    assert_eq!(holder.get("/hello.txt").text(), HELLO);
+    holder.send(fault("stall=700"));
+    pause(50);
+    let mut waiting = hurried(&server);
+    assert_eq!(holder.answer().text(), HELLO);
+    assert_eq!(waiting.answer().status, 200);
+    thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                let mut client = server.connect();
+                client.send(request("GET", "/hello.txt", "Connection: close\r\n"));
+                assert_eq!(client.answer().status, 200);
+            });
+        }
+    });
+    drop((holder, waiting));
+    let closing = server.stop().assert_clean();
+    assert_eq!((closing.connections, closing.shed), (CLIENTS + 2, 0));
+}
+
 /// A client that can not get in is told so by nobody, but its system asks again, and it is served once there is time.
 #[test]
 fn who_is_held_back_gets_in_later() {
