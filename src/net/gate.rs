@@ -59,8 +59,11 @@ pub struct Gate {
     since: Option<Instant>,
     /// When the gate was last not open.
     held: Option<Instant>,
-    /// Whether a connection had waited, at the last look, for long enough to keep the gate shut.
+    /// Whether a connection has waited for long enough to keep the gate shut, in this step or the last. What was before the gate
+    /// opened for the first time again does not count: that may have been a moment that is over.
     is_waited: bool,
+    /// Whether the gate has been shut and opened again since the server is behind.
+    has_reopened: bool,
     /// What may be spent on refusals, in connections served.
     budget: usize,
 }
@@ -90,7 +93,18 @@ struct Step {
 impl Gate {
     /// An open gate for connections that may wait for this time.
     pub fn new(wait: Duration) -> Gate {
-        Gate { wait, pass: 1.0, found: None, pace: None, step: Step::default(), since: None, held: None, is_waited: false, budget: 0 }
+        Gate {
+            wait,
+            pass: 1.0,
+            found: None,
+            pace: None,
+            step: Step::default(),
+            since: None,
+            held: None,
+            is_waited: false,
+            has_reopened: false,
+            budget: 0,
+        }
     }
 
     /// Takes in what is seen; returns the part of all connections that is to be let in from now on, if that changes.
@@ -101,14 +115,16 @@ impl Gate {
         self.step.longest = self.step.longest.max(sight.waited);
         let time = now.saturating_duration_since(*self.step.since.get_or_insert(now));
         let has_waited = |part: f64| sight.waited >= self.wait.mul_f64(part);
-        self.is_waited = has_waited(RELIEF);
+        self.is_waited |= has_waited(RELIEF);
         let pass = if self.is_open() {
             if has_waited(AIM) {
                 self.found.unwrap_or(FIRST)
             } else {
                 if self.held.is_some_and(|held| now.saturating_duration_since(held) >= CALM) {
                     (self.found, self.pace, self.since, self.held) = (None, None, None, None);
+                    self.has_reopened = false;
                 }
+                self.is_waited = has_waited(RELIEF);
                 return None;
             }
         } else if self.pass == 0.0 {
@@ -129,6 +145,9 @@ impl Gate {
         if pass > 0.0 && pass < 1.0 {
             self.found = Some(pass);
         }
+        let reopens = self.pass == 0.0 && pass > 0.0;
+        self.is_waited = self.step.longest >= self.wait.mul_f64(RELIEF) && (!reopens || self.has_reopened);
+        self.has_reopened |= reopens;
         self.step = Step { since: Some(now), ..Step::default() };
         (std::mem::replace(&mut self.pass, pass) != pass).then_some(pass)
     }
@@ -319,12 +338,35 @@ mod tests {
     #[test]
     fn nobody_is_refused_when_nobody_waits() {
         let now = Instant::now();
+        let at = |ms_later| now + BURST + ms(ms_later);
         let mut gate = Gate::new(WAIT);
-        gate.judge(Sight { served: 1000, ..waited(40) }, now);
-        for (wait, is_refused) in [(15, false), (16, true), (17, true), (0, false)] {
-            gate.judge(waited(wait), now + BURST);
-            assert_eq!(gate.refuses(now + BURST), is_refused, "{wait} ms");
-        }
+        gate.judge(Sight { served: 1000, came: 1000, ..waited(40) }, now);
+        gate.judge(waited(40), at(0));
+        assert!(gate.refuses(at(0)), "it is shut");
+        gate.judge(waited(15), at(1));
+        assert!(!gate.refuses(at(1)), "it opens again, and what was before does not count");
+        gate.judge(waited(15), at(50));
+        assert!(!gate.refuses(at(50)));
+        gate.judge(waited(16), at(51));
+        assert!(gate.refuses(at(51)));
+        // so many come that it stays in use
+        gate.judge(Sight { came: 1000, ..waited(15) }, at(101));
+        assert!(gate.refuses(at(101)), "one has waited in the last step");
+        gate.judge(Sight { came: 1000, ..waited(15) }, at(200));
+        assert!(gate.refuses(at(200)));
+        gate.judge(Sight { came: 1000, ..waited(15) }, at(201));
+        assert!(!gate.refuses(at(201)), "nobody has in this one and the last");
+        // the second time it is no moment any more
+        gate.judge(waited(40), at(210));
+        gate.judge(waited(40), at(211));
+        assert!(gate.refuses(at(211)), "it is shut");
+        gate.judge(waited(15), at(212));
+        assert!(gate.refuses(at(212)));
+        // few come, and it opens, right after one has waited
+        assert_eq!(gate.judge(waited(16), at(312)), Some(1.0));
+        assert!(gate.refuses(at(312)));
+        gate.judge(waited(15), at(313));
+        assert!(!gate.refuses(at(313)));
     }
 
     #[test]
