@@ -10,6 +10,7 @@ mod h1;
 pub mod queue;
 pub mod resting;
 mod spare;
+mod turns;
 pub mod worker;
 mod write;
 

@@ -17,10 +17,10 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
-use super::Shared;
 use super::accept::Keeper;
 use super::conn::Link;
 use super::queue::{FEW, Taken};
+use super::{Shared, turns};
 use crate::http::date::{DATE_BYTES, Rendered};
 
 /// How often somebody looks, while all slots are taken, whether a connection may make room by now.
@@ -91,6 +91,7 @@ pub fn start(index: usize, shared: Arc<Shared>, ended: impl FnOnce(usize) + Send
         .enable_time()
         .on_thread_park(move || {
             gather();
+            turns::rest();
             at_sleep.door.sleeps(index);
         })
         .on_thread_unpark(move || at_waking.door.is_awake(index, &at_waking.queue))

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 
 use super::conn::Io;
+use super::turns::{self, Turn};
 use crate::files::blocking::Blocking;
 use crate::files::ready::Content;
 use crate::files::{self, Whole};
@@ -25,7 +26,7 @@ pub const HELD_BYTES: u64 = 2 * GATHERED_BYTES;
 const COPIED_BYTES: usize = 4 << 10;
 /// Pieces of memory that one call sends.
 const PIECES: usize = 16;
-/// Bytes of a file that one call sends. After each the others on the worker have their turn.
+/// Bytes of a file that one call sends. What is left of a file beyond that waits for its turn.
 const SLICE_BYTES: u64 = 256 << 10;
 /// What is left of a file leaves in one call up to this size: that takes 0.15 ms, and each further call would cost some of it.
 const LAST_SLICE_BYTES: u64 = 1 << 20;
@@ -48,6 +49,7 @@ pub struct Outgoing {
     /// Whether the file that was put in last was looked at just now: it has the state that was promised.
     is_checked: bool,
     warming: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    turn: Turn,
     /// Whether the end of the connection follows at once.
     is_last: bool,
 }
@@ -167,12 +169,16 @@ impl Outgoing {
                 }
                 Some(Piece::File { file, offset, len }) => {
                     let slice = if *len <= LAST_SLICE_BYTES { *len } else { SLICE_BYTES };
+                    let is_large = *len > SLICE_BYTES;
+                    if is_large {
+                        ready!(self.turn.poll(cx));
+                    }
+                    ready!(warm(&mut self.warming, file, *offset, slice, blocking, cx));
                     if !is_checked && !files::root::has_state(&file.fd, file.state) {
                         // what would leave now is not what was promised
                         return Poll::Ready(Err(ErrorKind::InvalidData.into()));
                     }
                     is_checked = true;
-                    ready!(warm(&mut self.warming, file, *offset, slice, blocking, cx));
                     match rustix::fs::sendfile(io.fd()?, &file.fd, Some(&mut offset.clone()), slice as usize) {
                         Ok(0) => return Poll::Ready(Err(ErrorKind::UnexpectedEof.into())),
                         Ok(n) => {
@@ -180,11 +186,11 @@ impl Outgoing {
                             *len -= n as u64;
                             self.sent += n as u64;
                             io.takes(n as u64);
+                            if is_large {
+                                turns::count(n as u64);
+                            }
                             if *len == 0 {
                                 self.pieces.pop_front();
-                            } else if n as u64 == slice {
-                                cx.waker().wake_by_ref();
-                                return Poll::Pending;
                             }
                             continue;
                         }
@@ -384,6 +390,29 @@ mod tests {
             drop(io);
             let whole = Whole::new(Arc::clone(&entry), Coding::Identity);
             assert!(reader.join().unwrap()[..] == whole.in_memory().unwrap()[..]);
+        });
+    }
+
+    #[test]
+    fn a_large_file_waits_for_its_turn() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (mut file, blocking) = (tempfile::tempfile().unwrap(), Arc::new(Blocking::new(1).unwrap()));
+        file.write_all(&[1; 1 + SLICE_BYTES as usize]).unwrap();
+        let file = Arc::new(opened(file));
+        runtime.block_on(async {
+            for (len, waits) in [(SLICE_BYTES - 1, false), (SLICE_BYTES, false), (SLICE_BYTES + 1, true)] {
+                let (mut io, mut client) = pair();
+                let mut out = Outgoing::default();
+                out.chunks([Chunk::File { file: Arc::clone(&file), offset: 0, len }]);
+                // others have sent as much as goes into a round
+                turns::count(SLICE_BYTES);
+                std::future::poll_fn(|cx| Poll::Ready(_ = out.poll_send(&mut io, &blocking, cx))).await;
+                assert_eq!(out.sent() == 0, waits, "{len}");
+                let reader = std::thread::spawn(move || io::copy(&mut client, &mut io::sink()).unwrap());
+                std::future::poll_fn(|cx| out.poll_send(&mut io, &blocking, cx)).await.unwrap();
+                drop(io);
+                assert_eq!(reader.join().unwrap(), len);
+            }
         });
     }
 
