@@ -43,8 +43,9 @@ const SHORTAGE_TOLD: Duration = Duration::from_secs(5);
 const END_LOOK: Duration = Duration::from_millis(1);
 /// How often the keeper looks while connections come in a stream, in place of being woken for each.
 const STREAM_LOOK: Duration = Duration::from_millis(1);
-/// What a stream is: so many connections in such a time.
-const STREAM: (usize, Duration) = (32, Duration::from_millis(10));
+/// What a stream is: so many connections in such a time, about half of what a processor can serve. Fewer are not worth it: each of them
+/// would wait for the look.
+const STREAM: (usize, Duration) = (200, Duration::from_millis(10));
 /// How often somebody looks whether the gate may open, while nothing else happens.
 const HELD_LOOK: Duration = Duration::from_millis(5);
 /// How often one look fills the queue again after what was late has left it.
