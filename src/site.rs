@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::plan::Plan;
+use crate::config::rules::PageFile;
 use crate::files::blocking::Blocking;
 use crate::files::listing::Listing;
+use crate::files::root::{Found, How};
 use crate::files::upload::{self, Uploads};
 use crate::files::{Files, Policy, Served};
 use crate::http::Request;
@@ -61,6 +63,12 @@ impl Site {
             drop(blocking.run(move || files.warm()));
         }
         Ok(Site { files, uploads, uploads_below })
+    }
+
+    /// The page that is answered with where nothing is, if it is not there; waits for the disk.
+    pub fn missing_page<'a>(&self, plan: &'a Plan) -> Option<&'a CleanPath> {
+        let PageFile(page) = plan.rules.spa.as_ref()?;
+        (!matches!(self.files.look(page.as_bytes(), How::Any), Ok(Found::File(_)))).then_some(page)
     }
 
     /// Has the thread that follows changes of files do something, for tests; it is dropped if there is no such thread.

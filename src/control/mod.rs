@@ -29,6 +29,7 @@ use crate::config::rules::{Dotfiles, Symlinks};
 use crate::config::units::AccessLog;
 use crate::files::blocking::Blocking;
 use crate::files::upload;
+use crate::http::path::CleanPath;
 use crate::net::accept::Door;
 use crate::net::clients::Clients;
 use crate::net::queue::Queue;
@@ -124,7 +125,7 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
     let offer =
         offered.map(|(control, offer)| start_offer(control, offer, &tell)).transpose().map_err(failed("no thread for takeovers"))?;
     let (stop, guardian) = start_guardian(&shared, &tell).map_err(failed("no thread for the guardian"))?;
-    greet(plan, &addresses, &holds, uploads_off.as_deref());
+    greet(plan, &addresses, &holds, uploads_off.as_deref(), shared.site.missing_page(plan));
     if let Some(warning) = user::warning(plan) {
         say(warning);
     }
@@ -366,7 +367,7 @@ fn end(plan: &Plan, guardian: JoinHandle<()>, workers: Vec<JoinHandle<()>>, tell
 }
 
 /// Says where and what is served.
-fn greet(plan: &Plan, addresses: &[SocketAddr], sandbox: &str, uploads_off: Option<&str>) {
+fn greet(plan: &Plan, addresses: &[SocketAddr], sandbox: &str, uploads_off: Option<&str>, missing_page: Option<&CleanPath>) {
     let mut text = format!("millpond {} serves {}\n", env!("CARGO_PKG_VERSION"), log::printable(&plan.root.to_string_lossy()));
     for address in addresses.iter().flat_map(|a| reachable(*a)) {
         text.push_str(&format!("  http://{address}/\n"));
@@ -383,6 +384,10 @@ fn greet(plan: &Plan, addresses: &[SocketAddr], sandbox: &str, uploads_off: Opti
     }
     if plan.rules.symlinks == Symlinks::Follow {
         text.push_str("symbolic links are followed out of the folder: the sandbox lets everything be read\n");
+    }
+    if let Some(page) = missing_page {
+        let page = String::from_utf8_lossy(page.as_bytes());
+        text.push_str(&format!("there is no {} for --spa yet: unknown addresses get 404\n", log::printable(&page)));
     }
     if plan.rules.dotfiles == Dotfiles::Allow {
         text.push_str("names that begin with a dot are served\n");

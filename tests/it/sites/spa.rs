@@ -100,6 +100,7 @@ fn a_page_that_is_not_there_or_leads_out() {
     let tree = Tree::empty();
     tree.symlink("../secret.txt", "app.html");
     let server = serve(tree, &["--spa=app.html"]);
+    server.wait_for_line("there is no app.html for --spa yet: unknown addresses get 404");
     let mut client = server.connect();
     assert_eq!(client.get_with("/login", BROWSER).status, 404);
     std::fs::remove_file(server.tree().path("app.html")).unwrap();
