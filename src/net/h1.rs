@@ -16,6 +16,7 @@ use tokio::task::yield_now;
 use super::conn::{Alarm, Io, Link, SPREAD};
 use super::resting::Rest;
 use super::spare::{self, Hand, Tools};
+use super::worker::Counted;
 use super::write::Outgoing;
 use super::{Moment, Shared};
 use crate::files::{Served, Whole};
@@ -52,6 +53,7 @@ pub async fn serve(link: &mut Link) -> (End, bool) {
         is_large: false,
         began: now.at,
         now,
+        counted: Counted::default(),
     };
     let (Ok(end) | Err(end)) = driver.run().await;
     driver.tell();
@@ -75,6 +77,8 @@ struct Driver<'a> {
     began: Instant,
     /// The time, read anew after everything that waits.
     now: Moment,
+    /// When the worker last counted it among those that ask.
+    counted: Counted,
 }
 
 /// What a request is answered with.
@@ -353,7 +357,7 @@ impl Driver<'_> {
     /// Counts the request that was answered, and keeps it for the log.
     fn answered(&mut self, status: StatusCode, begins: u64, is_made_on_the_way: bool) {
         self.shared.counters.request(self.link.worker.index);
-        super::worker::count_answer();
+        super::worker::count_answer(&mut self.counted);
         let Tools { request, out } = self.hand.tools();
         if self.link.shared.log.is_on() {
             let request = std::mem::replace(request, spare::request());

@@ -32,6 +32,9 @@ const LINGERING_LOOK: Duration = Duration::from_millis(5);
 /// beside them.
 const GATHER: Duration = Duration::from_micros(50);
 const FEW_ANSWERS: u32 = 8;
+/// Clients that have to ask within a span for that. Fewer are all waiting for their answer: nothing would gather but delay.
+const MANY_CLIENTS: u32 = 20;
+const SPAN: Duration = Duration::from_millis(1);
 
 /// What the connections of a worker share.
 #[derive(Debug)]
@@ -115,31 +118,64 @@ pub fn start(index: usize, shared: Arc<Shared>, ended: impl FnOnce(usize) + Send
 /// How a worker has been woken lately.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
-    /// Requests that it has answered since it last was about to sleep.
+    /// Requests that it has answered since it last was about to sleep, and when that was.
     answered: u32,
-    since: Option<Instant>,
+    slept: Option<Instant>,
+    /// The number of this span of time, when it began, the clients that have asked in it, and those of the one before.
+    span: u32,
+    began: Option<Instant>,
+    clients: u32,
+    clients_before: u32,
 }
 
 thread_local! {
-    static PACE: Cell<Pace> = const { Cell::new(Pace { answered: 0, since: None }) };
+    static PACE: Cell<Pace> = const { Cell::new(Pace { answered: 0, slept: None, span: 0, began: None, clients: 0, clients_before: 0 }) };
 }
 
-/// Counts a request that was answered.
-pub fn count_answer() {
-    PACE.with(|pace| pace.set(Pace { answered: pace.get().answered + 1, ..pace.get() }));
+/// When a client was last counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted(Option<u32>);
+
+/// Counts a request of this client that was answered.
+pub fn count_answer(client: &mut Counted) {
+    let mut pace = PACE.get();
+    pace.count(client);
+    PACE.set(pace);
 }
 
-/// Before a worker sleeps: where requests come fast, and each wakes it anew for little, it lets some gather first.
+/// Before a worker sleeps: where requests of many clients come fast, and each wakes it anew for little, it lets some gather first.
 fn gather() {
-    let pace = PACE.get();
-    if pace.answered == 0 {
-        return;
-    }
-    let now = Instant::now();
-    if pace.answered < FEW_ANSWERS && pace.since.is_some_and(|since| now.saturating_duration_since(since) < GATHER * pace.answered) {
+    let mut pace = PACE.get();
+    if pace.gathers() {
         thread::sleep(GATHER);
     }
-    PACE.set(Pace { answered: 0, since: Some(now) });
+    PACE.set(pace);
+}
+
+impl Pace {
+    fn count(&mut self, client: &mut Counted) {
+        self.answered += 1;
+        if client.0 != Some(self.span) {
+            client.0 = Some(self.span);
+            self.clients += 1;
+        }
+    }
+
+    /// Whether the worker, which is about to sleep, lets some gather.
+    fn gathers(&mut self) -> bool {
+        self.answered > 0 && self.gathers_at(Instant::now())
+    }
+
+    fn gathers_at(&mut self, now: Instant) -> bool {
+        if self.began.is_none_or(|began| now.saturating_duration_since(began) >= SPAN) {
+            (self.span, self.began) = (self.span.wrapping_add(1), Some(now));
+            self.clients_before = std::mem::take(&mut self.clients);
+        }
+        let is_few = self.answered < FEW_ANSWERS;
+        let is_fast = self.slept.is_some_and(|slept| now.saturating_duration_since(slept) < GATHER * self.answered);
+        (self.answered, self.slept) = (0, Some(now));
+        self.clients_before >= MANY_CLIENTS && is_few && is_fast
+    }
 }
 
 /// Tells of a thread that ends when it should not, also by a panic.
@@ -229,5 +265,50 @@ async fn wait(worker: &Worker, mut keeper: Option<&mut Keeper>, time: Option<Dur
     match time {
         None => either.await,
         Some(time) => drop(timeout(time, either).await),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a worker lets requests gather that is woken for so many at once, with so many clients that ask in turn, each this long
+    /// after the one before.
+    fn gathers(clients: usize, at_once: u32, apart: Duration) -> bool {
+        let mut pace = PACE.get();
+        let mut marks = vec![Counted::default(); clients];
+        let mut now = Instant::now();
+        let mut gathers = false;
+        for turn in 0..100 * clients {
+            now += apart;
+            pace.count(&mut marks[turn % clients]);
+            if (turn + 1) % at_once as usize == 0 {
+                gathers = pace.gathers_at(now);
+            }
+        }
+        gathers
+    }
+
+    #[test]
+    fn requests_gather_where_many_clients_ask_fast_and_one_by_one() {
+        const FAST: Duration = Duration::from_micros(20);
+        let many = MANY_CLIENTS as usize;
+        assert_eq!([many - 1, many, many + 1].map(|clients| gathers(clients, 1, FAST)), [false, true, true]);
+        assert_eq!([7, 8, 9].map(|at_once| gathers(72, at_once, FAST)), [true, false, false]);
+        assert_eq!([49, 50, 51].map(|us| gathers(many, 1, Duration::from_micros(us))), [true, false, false]);
+    }
+
+    #[test]
+    fn clients_that_rest_do_not_count() {
+        let (mut pace, mut marks, mut now) = (PACE.get(), vec![Counted::default(); 1000], Instant::now());
+        marks.iter_mut().for_each(|client| pace.count(client));
+        let end = now + 2 * SPAN;
+        let mut gathers = true;
+        while now < end {
+            now += GATHER / 2;
+            pace.count(&mut marks[0]);
+            gathers = pace.gathers_at(now);
+        }
+        assert!(!gathers, "one is left that asks");
     }
 }
