@@ -41,11 +41,10 @@ const SHORTAGE_REST: Duration = Duration::from_millis(50);
 const SHORTAGE_TOLD: Duration = Duration::from_secs(5);
 /// How often something is looked at that sends no event, at the end.
 const END_LOOK: Duration = Duration::from_millis(1);
-/// How often the keeper looks while connections come in a stream, in place of being woken for each.
-const STREAM_LOOK: Duration = Duration::from_millis(1);
-/// What a stream is: so many connections in such a time, about half of what a processor can serve. Fewer are not worth it: each of them
-/// would wait for the look.
-const STREAM: (usize, Duration) = (200, Duration::from_millis(10));
+/// What a stream is: so many connections in such a time, about half of what a processor can serve.
+const STREAM: (u32, Duration) = (200, Duration::from_millis(10));
+/// How long the keeper lets connections of a stream gather before it sleeps: to be woken for each would cost more than they do.
+const STREAM_GATHER: Duration = Duration::from_micros(100);
 /// How often somebody looks whether the gate may open, while nothing else happens.
 const HELD_LOOK: Duration = Duration::from_millis(5);
 /// How often one look fills the queue again after what was late has left it.
@@ -72,8 +71,8 @@ pub struct Door {
     made: Instant,
     /// How it does that.
     means: Means,
-    /// Whether the keeper looks by itself rather than to be woken.
-    is_stream: AtomicBool,
+    /// Until when connections are taken to come in a stream, in milliseconds since the door was made.
+    stream_until_ms: AtomicU64,
     /// How often somebody has looked.
     looks: AtomicU64,
     /// Connections that were told 503 and are still there.
@@ -131,7 +130,7 @@ impl Door {
             held_since_ms: AtomicU64::new(OPEN),
             made: Instant::now(),
             means,
-            is_stream: AtomicBool::new(false),
+            stream_until_ms: AtomicU64::new(0),
             looks: AtomicU64::new(0),
             lingering: AtomicUsize::new(0),
             asleep: (0..workers).map(|_| AtomicBool::new(true)).collect(),
@@ -160,14 +159,18 @@ impl Door {
     }
 
     /// The thread of this worker is awake; from now on somebody looks after the door for it.
-    pub fn is_awake(&self, worker: usize, queue: &Queue) {
-        if self.is_stream.load(Ordering::Relaxed) && self.keeper.load(Ordering::Relaxed) == worker {
-            queue.waker(worker).notify_one();
-        }
+    pub fn is_awake(&self, worker: usize) {
         self.asleep[worker].store(false, Ordering::SeqCst);
         if !self.is_guarded.load(Ordering::SeqCst) && !self.is_guarded.swap(true, Ordering::SeqCst) {
             self.guard.notify_one();
         }
+    }
+
+    /// How long this worker lets connections gather before it sleeps, if it is the keeper and they come in a stream.
+    pub fn gathering(&self, worker: usize) -> Option<Duration> {
+        let until_ms = self.stream_until_ms.load(Ordering::Relaxed);
+        let is_stream = until_ms > 0 && self.keeper.load(Ordering::Relaxed) == worker && self.made.elapsed().as_millis() < until_ms.into();
+        is_stream.then_some(STREAM_GATHER)
     }
 
     fn all_sleep(&self) -> bool {
@@ -219,23 +222,23 @@ pub struct Keeper {
     stream: Stream,
 }
 
-/// Whether connections come one by one or in a stream. In a stream the listeners are not watched: whenever the worker wakes up, and
-/// at least once in `STREAM_LOOK`, it looks. By then most connections have sent their request, and are served without a wait.
+/// How fast connections come.
 #[derive(Debug, Default)]
 struct Stream {
-    is_on: bool,
     since: Option<Instant>,
-    came: usize,
+    came: u32,
 }
 
 impl Stream {
-    /// Counts connections that came.
-    fn count(&mut self, came: usize, now: Instant) {
-        self.came += came;
-        let since = *self.since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= STREAM.1 {
-            *self = Stream { is_on: self.came >= STREAM.0, since: Some(now), came: 0 };
+    /// Counts connections that came; returns whether that was the end of some time in which they came in a stream.
+    fn count(&mut self, came: usize, now: Instant) -> bool {
+        self.came += came as u32;
+        let time = now.saturating_duration_since(*self.since.get_or_insert(now));
+        if time < STREAM.1 {
+            return false;
         }
+        let came = std::mem::replace(self, Stream { since: Some(now), came: 0 }).came;
+        STREAM.1 * came >= time * STREAM.0
     }
 }
 
@@ -243,8 +246,7 @@ impl Keeper {
     /// Takes the listeners into this worker's event loop, or out of it, as its role is.
     fn attend(&mut self, door: &Door, worker: usize) {
         let is_keeper = door.keeper.load(Ordering::SeqCst) == worker;
-        let watches = is_keeper && !self.stream.is_on;
-        if watches && self.watched.is_empty() {
+        if is_keeper && self.watched.is_empty() {
             for listener in &door.wait_to_enter().listeners {
                 // its replacement needs unsafe code, against types that lie about their descriptor; a TcpListener does not
                 #[allow(deprecated)]
@@ -253,13 +255,10 @@ impl Keeper {
                     Err(e) => say(&format!("a listener is lost: {e}")),
                 }
             }
-        } else if !watches {
+        } else if !is_keeper {
             self.watched.clear();
         }
         self.is_told = is_keeper && (self.is_told || self.watched.is_empty());
-        if is_keeper {
-            door.is_stream.store(self.stream.is_on, Ordering::Relaxed);
-        }
     }
 
     /// Whether there may be connections; the task is woken when there are.
@@ -306,8 +305,10 @@ impl Keeper {
             })
             .await;
         }
-        if is_told {
-            self.stream.count(look.came, now);
+        if is_told && self.stream.count(look.came, now) {
+            // they may go on like that
+            let until = now + 2 * STREAM.1;
+            door.stream_until_ms.store(until.saturating_duration_since(door.made).as_millis() as u64, Ordering::Relaxed);
         }
         look.rest
     }
@@ -396,12 +397,11 @@ impl Door {
     }
 
     /// How long a worker waits for this at most, and whether the listeners tell it of connections.
-    pub fn wait(&self, shared: &Shared, worker: usize, now: Instant) -> (Option<Duration>, bool) {
+    pub fn wait(&self, shared: &Shared, now: Instant) -> (Option<Duration>, bool) {
         let late = shared.queue.oldest().map(|at| (at + shared.limits.queue_wait).saturating_duration_since(now));
-        let is_stream = self.keeper.load(Ordering::Relaxed) == worker && self.is_stream.load(Ordering::Relaxed);
         let held = self.is_held().then_some(HELD_LOOK);
-        let time = late.into_iter().chain(is_stream.then_some(STREAM_LOOK)).chain(held).min();
-        (time, !is_stream && !self.is_behind())
+        let time = late.into_iter().chain(held).min();
+        (time, !self.is_behind())
     }
 }
 
@@ -572,5 +572,27 @@ async fn close(shared: &Arc<Shared>) {
     // those that were told 503 may still read it
     while door.lingering() > 0 {
         sleep(END_LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_as_many_as_that_in_such_a_time() {
+        let begun = Instant::now();
+        for (came, time, is_stream) in [
+            (STREAM.0 - 1, STREAM.1, false),
+            (STREAM.0, STREAM.1, true),
+            (STREAM.0 + 1, STREAM.1, true),
+            (STREAM.0 * 2, STREAM.1 - Duration::from_nanos(1), false),
+            (STREAM.0, STREAM.1 + Duration::from_nanos(1), false),
+            (STREAM.0 * 100, STREAM.1 * 101, false),
+        ] {
+            let mut stream = Stream::default();
+            assert!(!stream.count(0, begun));
+            assert_eq!(stream.count(came as usize, begun + time), is_stream, "{came} in {time:?}");
+        }
     }
 }

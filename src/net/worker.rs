@@ -93,11 +93,14 @@ pub fn start(index: usize, shared: Arc<Shared>, ended: impl FnOnce(usize) + Send
         .enable_io()
         .enable_time()
         .on_thread_park(move || {
-            gather();
+            match at_sleep.door.gathering(index) {
+                Some(time) => thread::sleep(time),
+                None => gather(),
+            }
             turns::rest();
             at_sleep.door.sleeps(index);
         })
-        .on_thread_unpark(move || at_waking.door.is_awake(index, &at_waking.queue))
+        .on_thread_unpark(move || at_waking.door.is_awake(index))
         .build()?;
     thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
         let left = Arc::clone(&shared);
@@ -230,7 +233,7 @@ async fn run(index: usize, shared: Arc<Shared>) {
                 if is_crowded {
                     shared.resting.make_room(shared.queue.waiting_since().0, now);
                 }
-                let (most, is_watched) = shared.door.wait(&shared, index, now);
+                let (most, is_watched) = shared.door.wait(&shared, now);
                 let time = [time, most, rest, is_crowded.then_some(CROWDED_LOOK)].into_iter().flatten().min();
                 wait(&worker, is_watched.then_some(&mut keeper), time).await;
             }
