@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draws the chart of the README from a file of results: processor time of the server for a request, beside other servers.
 
-    python3 bench/chart.py bench/results/2026-11-26-later.md docs/src/images/speed.svg
+    python3 bench/chart.py bench/results/2026-11-26-evening.md docs/src/images/speed.svg
 
 It takes each block that `bench.py` printed with more than one server, in the order of the file, and leaves out those with `chart: no`
 in the line before, and the floors, which are no servers. What is drawn is the column `cpu us/req`, each block to its own scale: shorter is better.
