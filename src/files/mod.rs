@@ -51,6 +51,9 @@ use store::Store;
 
 /// What kernels read of a file at once, so that a byte of each such part tells of all of it.
 const READ_AHEAD_BYTES: usize = 128 << 10;
+/// How often a request is answered anew because its file changed since its state was noted. One that changes faster is sent from the
+/// open file, and cut off when it has changed.
+const ANEW: usize = 3;
 /// Fields of requests that may be answered otherwise than with the whole of a representation.
 const NOT_WHOLE: Names = CONDITIONS.with(Names::of(&["range", WANT_REPR_DIGEST]));
 /// Fields of requests that may choose another representation than the file as it is.
@@ -115,6 +118,16 @@ pub enum Policy {
     Site,
     /// What others have uploaded: single files, never a part of the site, and never trusted by it.
     Uploads,
+}
+
+/// A request as it is answered here.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    request: &'a Request,
+    /// Milliseconds since the start.
+    now_ms: u64,
+    /// How often it may still be answered anew.
+    anew: usize,
 }
 
 /// The files of one root.
@@ -270,47 +283,54 @@ impl Files {
         if self.store.rules.hides(path) {
             return Served::Ready(refused(Refuse::not_found(), request));
         }
-        self.serve_known(path, request, self.now_ms(now))
+        self.serve_known(path, Asking { request, now_ms: self.now_ms(now), anew: ANEW })
     }
 
     /// The same for a path that is not hidden.
-    fn serve_known<'a>(&'a self, path: &CleanPath, request: &'a Request, now_ms: u64) -> Served<'a> {
-        match self.store.find(path, now_ms) {
-            Ok(entry) => self.respond(path, entry, request, now_ms),
-            Err(NoAnswer::Cold) => self.serve_later(path, request, now_ms),
-            Err(e) => Served::Ready(refused(failure(e), request)),
+    fn serve_known<'a>(&'a self, path: &CleanPath, asking: Asking<'a>) -> Served<'a> {
+        match self.store.find(path, asking.now_ms) {
+            Ok(entry) => self.respond(path, entry, asking),
+            Err(NoAnswer::Cold) => self.serve_later(path, asking),
+            Err(e) => Served::Ready(refused(failure(e), asking.request)),
         }
     }
 
     /// The same, on the blocking pool.
-    fn serve_later<'a>(&'a self, path: &CleanPath, request: &'a Request, now_ms: u64) -> Served<'a> {
+    fn serve_later<'a>(&'a self, path: &CleanPath, asking: Asking<'a>) -> Served<'a> {
         let path = path.clone();
         Served::Later(Box::pin(async move {
-            match self.store.find_later(&path, now_ms).await {
-                Ok(entry) => self.respond(&path, entry, request, now_ms).response().await,
-                Err(e) => refused(failure(e), request),
+            match self.store.find_later(&path, asking.now_ms).await {
+                Ok(entry) => self.respond(&path, entry, asking).response().await,
+                Err(e) => refused(failure(e), asking.request),
             }
         }))
     }
 
+    /// Answers anew, because the file has changed and news of that is still on its way.
+    fn serve_anew<'a>(&'a self, path: &CleanPath, asking: Asking<'a>) -> Served<'a> {
+        self.forget(path.as_bytes());
+        self.serve_later(path, Asking { now_ms: self.now_ms(Instant::now()), anew: asking.anew - 1, ..asking })
+    }
+
     /// Answers from an entry.
-    fn respond<'a>(&'a self, path: &CleanPath, entry: Arc<Entry>, request: &'a Request, now_ms: u64) -> Served<'a> {
+    fn respond<'a>(&'a self, path: &CleanPath, entry: Arc<Entry>, asking: Asking<'a>) -> Served<'a> {
+        let request = asking.request;
         Served::Ready(match &entry.kind {
             // who says nothing gets it as it is
-            Kind::File(_) if request.lacks(CHOOSES) => return self.tell(path, entry, Coding::Identity, request),
+            Kind::File(_) if request.lacks(CHOOSES) => return self.tell(path, entry, Coding::Identity, asking),
             Kind::File(ready) => match &ready.coded {
-                Some(_) => return self.negotiate(path, entry, request),
-                None if accepted(request).allows(Coding::Identity) => return self.tell(path, entry, Coding::Identity, request),
+                Some(_) => return self.negotiate(path, entry, asking),
+                None if accepted(request).allows(Coding::Identity) => return self.tell(path, entry, Coding::Identity, asking),
                 None => not_acceptable(ready.plain.vary, request),
             },
             Kind::Folder if *path == request.path => moved(&path.to_folder(), request),
             Kind::Moved(to) => moved(to, request),
             Kind::Bare => match &self.listing {
                 Some(listing) => return self.list(listing, path, request),
-                None => return self.fall_back(path, request, now_ms),
+                None => return self.fall_back(path, asking),
             },
             // a folder in the place of the page of an app is no page
-            Kind::Folder | Kind::Nothing => return self.fall_back(path, request, now_ms),
+            Kind::Folder | Kind::Nothing => return self.fall_back(path, asking),
             Kind::Denied => refused(Refuse::new(StatusCode::FORBIDDEN, "The server may not read what is at this address."), request),
         })
     }
@@ -326,29 +346,30 @@ impl Files {
     }
 
     /// Answers where nothing is: with the page of an app, if there is one and a page is asked for.
-    fn fall_back<'a>(&'a self, path: &CleanPath, request: &'a Request, now_ms: u64) -> Served<'a> {
+    fn fall_back<'a>(&'a self, path: &CleanPath, asking: Asking<'a>) -> Served<'a> {
         match self.store.rules.fallback(path) {
-            Some(page) if accept::asks_for_page(request.named(header::ACCEPT.as_str())) => self.serve_known(page, request, now_ms),
-            _ => Served::Ready(refused(Refuse::not_found(), request)),
+            Some(page) if accept::asks_for_page(asking.request.named(header::ACCEPT.as_str())) => self.serve_known(page, asking),
+            _ => Served::Ready(refused(Refuse::not_found(), asking.request)),
         }
     }
 
     /// Picks the coding to answer with: the one that the client likes best of those that there are. One that is missing is made, for
     /// which nobody waits longer than some milliseconds, unless there is nothing else that the client accepts.
-    fn negotiate<'a>(&'a self, path: &CleanPath, entry: Arc<Entry>, request: &'a Request) -> Served<'a> {
+    fn negotiate<'a>(&'a self, path: &CleanPath, entry: Arc<Entry>, asking: Asking<'a>) -> Served<'a> {
+        let request = asking.request;
         let Some((ready, coded)) = entry.ready().and_then(|ready| Some((ready, ready.coded.as_ref()?))) else {
             return Served::Ready(refused(Refuse::internal(), request));
         };
         let accepted = accepted(request);
         if let Some(coding) = named_by_tag(ready, accepted, request) {
-            return self.tell(path, entry, coding, request);
+            return self.tell(path, entry, coding, asking);
         }
         if let Some(response) = unmade_but_known(ready, coded, accepted, request) {
             return Served::Ready(response);
         }
         // parts that are put together have to be of the same bytes, so they are of the file as it is
         if request.method == Method::GET && request.field(&header::RANGE).is_some() && accepted.allows(Coding::Identity) {
-            return self.tell(path, entry, Coding::Identity, request);
+            return self.tell(path, entry, Coding::Identity, asking);
         }
         let is_made_here = self.store.makes(ready.stamp.len);
         let is_to_be_had =
@@ -359,18 +380,18 @@ impl Files {
             if variant.is_quick {
                 self.improve(path, coded, best);
             }
-            return self.tell(path, entry, best, request);
+            return self.tell(path, entry, best, asking);
         }
         match codings.find(|coding| ready.variant(*coding).is_some()) {
             Some(instead) if ready.stamp.len > compress::QUICK_BYTES => {
                 self.improve(path, coded, best);
-                self.tell(path, entry, instead, request)
+                self.tell(path, entry, instead, asking)
             }
             Some(instead) => match coded.ask(best) {
-                Some(asked) => self.make_and_tell(path, entry, best, Some(asked), request),
-                None => self.tell(path, entry, instead, request),
+                Some(asked) => self.make_and_tell(path, entry, best, Some(asked), asking),
+                None => self.tell(path, entry, instead, asking),
             },
-            None => self.make_and_tell(path, entry, best, None, request),
+            None => self.make_and_tell(path, entry, best, None, asking),
         }
     }
 
@@ -388,9 +409,9 @@ impl Files {
         entry: Arc<Entry>,
         coding: Coding,
         asked: Option<Asked>,
-        request: &'a Request,
+        asking: Asking<'a>,
     ) -> Served<'a> {
-        let (store, path) = (Arc::clone(&self.store), path.clone());
+        let (store, path, request) = (Arc::clone(&self.store), path.clone(), asking.request);
         Served::Later(Box::pin(async move {
             let Some(ready) = entry.ready() else { return refused(Refuse::internal(), request) };
             let turn = self.store.turn(ready.stamp.len).await;
@@ -412,8 +433,8 @@ impl Files {
                 self.improve(&path, coded, coding);
             }
             let told = match variant {
-                Some(variant) => self.tell(&path, Arc::new(entry.with(ready.with(coding, variant))), coding, request),
-                None if accepted(request).allows(Coding::Identity) => self.tell(&path, entry, Coding::Identity, request),
+                Some(variant) => self.tell(&path, Arc::new(entry.with(ready.with(coding, variant))), coding, asking),
+                None if accepted(request).allows(Coding::Identity) => self.tell(&path, entry, Coding::Identity, asking),
                 None => Served::Ready(not_acceptable(ready.plain.vary, request)),
             };
             told.response().await
@@ -421,14 +442,14 @@ impl Files {
     }
 
     /// Answers with the file in a coding that there is, and with its digest if that is asked for.
-    fn tell<'a>(&'a self, path: &CleanPath, entry: Arc<Entry>, coding: Coding, request: &'a Request) -> Served<'a> {
+    fn tell<'a>(&'a self, path: &CleanPath, entry: Arc<Entry>, coding: Coding, asking: Asking<'a>) -> Served<'a> {
+        let request = asking.request;
         let Some((ready, variant)) = entry.ready().and_then(|ready| Some((ready, ready.variant(coding)?))) else {
             return Served::Ready(refused(Refuse::internal(), request));
         };
-        // news of it is still on its way
         if variant.has_changed_in_place(ready) {
-            self.forget(path.as_bytes());
-            return self.serve_later(path, request, self.now_ms(Instant::now()));
+            // one that changes all the time is not taken for one that has just been looked at: see `Outgoing::whole`
+            return if asking.anew > 0 { self.serve_anew(path, asking) } else { Served::Ready(answer(variant, request)) };
         }
         if request.lacks(NOT_WHOLE) {
             return Served::Whole(Whole::new(entry, coding));
@@ -437,23 +458,38 @@ impl Files {
         if !is_digest_missing || conditional::evaluate(request, variant.validators()) != Verdict::Proceed {
             return Served::Ready(answer(variant, request));
         }
-        let (store, path, tag, mut variant) = (Arc::clone(&self.store), path.clone(), ready.tag, variant.clone());
+        self.tell_with_digest(path, entry, coding, asking)
+    }
+
+    /// The same, with a digest that is still to be made.
+    fn tell_with_digest<'a>(&'a self, path: &CleanPath, entry: Arc<Entry>, coding: Coding, asking: Asking<'a>) -> Served<'a> {
+        let (store, path) = (Arc::clone(&self.store), path.clone());
         Served::Later(Box::pin(async move {
+            let Some((ready, variant)) = entry.ready().and_then(|ready| Some((ready, ready.variant(coding)?))) else {
+                return refused(Refuse::internal(), asking.request);
+            };
+            let (tag, mut variant) = (ready.tag, variant.clone());
             let turn = self.store.turn(variant.content.size()).await;
             let kept = self.store.kept(path.as_bytes(), tag, coding);
-            if let Some(digest) = kept.filter(|kept| kept.etag() == variant.etag()).and_then(|kept| kept.digest) {
+            let known = kept.filter(|kept| kept.etag() == variant.etag()).and_then(|kept| kept.digest);
+            if known.is_some() {
                 // another has asked for it meanwhile
-                variant.digest = Some(digest);
-                return answer(&variant, request);
+                variant.digest = known;
+            } else {
+                let made = path.clone();
+                let making = self.blocking.run(move || {
+                    let _turn = turn;
+                    // of a file that changes meanwhile there is none
+                    variant.digest = digest::of(&variant.content).ok().flatten();
+                    store.keep(made.as_bytes(), tag, coding, &variant);
+                    variant
+                });
+                variant = making.await;
             }
-            let variant = self.blocking.run(move || {
-                let _turn = turn;
-                // of a file that changes meanwhile there is none
-                variant.digest = digest::of(&variant.content).ok().flatten();
-                store.keep(path.as_bytes(), tag, coding, &variant);
-                variant
-            });
-            answer(&variant.await, request)
+            if asking.anew > 0 && variant.has_changed_in_place(ready) {
+                return self.serve_anew(&path, asking).response().await;
+            }
+            answer(&variant, asking.request)
         }))
     }
 }

@@ -46,7 +46,7 @@ pub struct Outgoing {
     sent: u64,
     /// Bytes that were put in since then.
     put: u64,
-    /// Whether the file that was put in last was looked at just now: it has the state that was promised.
+    /// Whether the file that was put in last was looked at just now and had the state that was promised.
     is_checked: bool,
     warming: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     turn: Turn,
@@ -135,7 +135,6 @@ impl Outgoing {
                     self.pieces.push_back(Piece::Mem(bytes));
                 }
                 Chunk::File { file, offset, len } => {
-                    self.is_checked = true;
                     self.put += len;
                     self.pieces.push_back(Piece::File { file, offset, len });
                 }
@@ -143,7 +142,7 @@ impl Outgoing {
         }
     }
 
-    /// Puts in all of a file.
+    /// Puts in all of a file that was looked at just now.
     pub fn whole(&mut self, whole: Whole) {
         match whole.variant().map(|variant| &variant.content) {
             Some(Content::Mem(bytes)) if bytes.len() <= COPIED_BYTES => self.gather(|buffer| buffer.extend_from_slice(bytes)),
@@ -152,7 +151,10 @@ impl Outgoing {
                 self.put += bytes.len() as u64;
                 self.pieces.push_back(Piece::Whole(whole, 0));
             }
-            Some(open) => self.chunks([open.part(0, open.size())]),
+            Some(open) => {
+                self.chunks([open.part(0, open.size())]);
+                self.is_checked = true;
+            }
             None => {}
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -453,6 +453,35 @@ fn files_edited_in_place() {
             assert!(begun.elapsed() < STALE_MAX);
         }
     }
+}
+
+/// A file that changes faster than it can be looked at is answered with what was seen last: nobody waits for it to rest.
+#[test]
+fn a_file_that_changes_all_the_time_is_answered() {
+    const ASKED: usize = 20;
+    let tree = Tree::empty();
+    tree.write("log.bin", noise(1, 2 << 20));
+    let path = tree.path("log.bin");
+    let server = Server::serving(tree);
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for mode in [0o644, 0o640] {
+            let (path, ended) = (&path, &ended);
+            scope.spawn(move || {
+                while !ended.load(Ordering::Relaxed) {
+                    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+                }
+            });
+        }
+        let begun = Instant::now();
+        let mut client = server.connect();
+        let answers: Vec<u16> = (0..ASKED).map(|_| client.head("/log.bin").status).collect();
+        let took = begun.elapsed();
+        ended.store(true, Ordering::Relaxed);
+        assert_eq!(answers, [200; ASKED]);
+        assert!(took < STALE_MAX, "{took:?}");
+    });
+    server.stop().assert_clean();
 }
 
 /// The kernel notes the time of a write before its bytes are there: whoever has got a mixture of both states is not told later that it is
