@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::Error;
 use crate::config::plan::Plan;
-use crate::net::gate::BACKLOG;
+use crate::net::gate::{BACKLOG, Wall};
 
 /// The congestion control of connections from this machine, unless the user names one.
 const LOOPBACK_CONGESTION_CONTROL: &[u8] = b"reno";
@@ -38,12 +38,12 @@ pub fn activated(plan: &Plan) -> Result<Option<Vec<TcpListener>>, Error> {
     Ok((!listeners.is_empty()).then_some(listeners))
 }
 
-/// A listener for each address of the plan: one of those that were taken over, or a new one, which listens or not.
+/// A listener for each address of the plan: one of those in `taken`, or a new one, which listens or not.
 ///
 /// # Errors
 ///
 /// An address that can not be listened on.
-pub fn bind(plan: &Plan, mut taken: Vec<TcpListener>, listens: bool) -> Result<Vec<TcpListener>, Error> {
+pub fn bind(plan: &Plan, taken: &mut Vec<TcpListener>, listens: bool) -> Result<Vec<TcpListener>, Error> {
     let mut port = None;
     let mut listeners = Vec::new();
     for address in &plan.listen {
@@ -53,12 +53,16 @@ pub fn bind(plan: &Plan, mut taken: Vec<TcpListener>, listens: bool) -> Result<V
             listener.local_addr().is_ok_and(|bound| bound.ip() == address.ip() && [0, bound.port()].contains(&address.port()))
         };
         let listener = match taken.iter().position(is_it) {
-            Some(index) => taken.swap_remove(index),
+            Some(index) => taken.remove(index),
             None => open(address).map_err(|e| failed(address, &e))?,
         };
         let socket = SockRef::from(&listener);
-        let ready = prepare(&socket, plan).and_then(|()| if listens { socket.listen(BACKLOG) } else { Ok(()) });
-        ready.map_err(|e| failed(address, &e))?;
+        prepare(&socket, plan).map_err(|e| failed(address, &e))?;
+        if listens {
+            // where it fails there is no wall, and the gate does with less
+            let _ = Wall::allow(&socket);
+            socket.listen(BACKLOG).map_err(|e| failed(address, &e))?;
+        }
         control_congestion(&socket, plan)?;
         if plan.congestion_control.is_none() && address.ip().is_loopback() {
             // a path without loss or delay: where the system's paces what is sent, that costs time and brings nothing. Every kernel
@@ -69,6 +73,19 @@ pub fn bind(plan: &Plan, mut taken: Vec<TcpListener>, listens: bool) -> Result<V
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// A wall beside each listener: one of those in `taken`, or a new one. The rest of `taken` is closed.
+pub fn walls(listeners: Vec<TcpListener>, mut taken: Vec<TcpListener>) -> Vec<(TcpListener, Option<Wall>)> {
+    let wall = |listener: &TcpListener| {
+        let address = listener.local_addr().ok()?;
+        match taken.iter().position(|other| other.local_addr().is_ok_and(|bound| bound == address)) {
+            Some(index) => Some(Wall::taken(taken.remove(index))),
+            None => Wall::beside(listener).ok(),
+        }
+    };
+    let walls: Vec<_> = listeners.iter().map(wall).collect();
+    listeners.into_iter().zip(walls).collect()
 }
 
 fn failed(address: SocketAddr, e: &io::Error) -> Error {

@@ -32,6 +32,7 @@ use crate::files::upload;
 use crate::http::path::CleanPath;
 use crate::net::accept::Door;
 use crate::net::clients::Clients;
+use crate::net::gate::Wall;
 use crate::net::queue::Queue;
 use crate::net::resting::Resting;
 use crate::net::{Shared, accept, worker};
@@ -70,7 +71,7 @@ pub fn check(plan: &Plan, descriptors: usize) -> Result<String, Error> {
     budget.check()?;
     // what a running process would hand over can not be bound beside it
     if !plan.control.as_deref().is_some_and(takeover::is_running) {
-        listen::bind(plan, Vec::new(), false)?;
+        listen::bind(plan, &mut Vec::new(), false)?;
     }
     user::become_planned(plan)?;
     open_log(plan, false)?;
@@ -110,7 +111,7 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
     let blocking = Arc::new(Blocking::new(plan.limits.blocking_threads).map_err(failed("no blocking pool"))?);
     let site = Site::open(plan, &blocking, Instant::now()).map_err(failed("can not open the folder"))?;
     let log = sink.map_or_else(|| Ok(Log::off()), |sink| Log::start(plan.threads, sink)).map_err(failed("no thread for the log"))?;
-    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|(l, _)| l.local_addr().ok()).collect();
     let offered =
         control.map(|control| Ok((control, Offer::new(&listeners)?))).transpose().map_err(failed("can not offer the listeners"))?;
     let queue = Queue::new(plan.queue, plan.threads, processors, plan.connections);
@@ -151,7 +152,7 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
 
 /// The sockets that are there before anything else.
 struct Sockets {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<(TcpListener, Option<Wall>)>,
     /// Whether the listeners are those of the service manager, which keeps them when this process ends.
     is_activated: bool,
     control: Option<Control>,
@@ -161,12 +162,12 @@ struct Sockets {
 /// Gets the listeners from systemd or from the process that runs, or binds them.
 fn sockets(plan: &Plan) -> Result<Sockets, Error> {
     let asked = plan.control.as_deref().map(takeover::ask).transpose()?;
-    let (control, taken, predecessor) =
+    let (control, mut taken, predecessor) =
         asked.map_or((None, Vec::new(), None), |asked| (Some(asked.control), asked.listeners, asked.predecessor));
     let activated = listen::activated(plan)?;
     let is_activated = activated.is_some();
-    let listeners = activated.map_or_else(|| listen::bind(plan, taken, true), Ok)?;
-    Ok(Sockets { listeners, is_activated, control, predecessor })
+    let listeners = activated.map_or_else(|| listen::bind(plan, &mut taken, true), Ok)?;
+    Ok(Sockets { listeners: listen::walls(listeners, taken), is_activated, control, predecessor })
 }
 
 fn share(plan: &Plan, site: Site, door: Door, queue: Queue, blocking: Arc<Blocking>, log: Log, is_activated: bool) -> Arc<Shared> {

@@ -24,6 +24,7 @@ use rustix::net::{
 use rustix::process::{geteuid, umask};
 
 use crate::config::Error;
+use crate::net::gate::Wall;
 use crate::observe::say;
 
 /// What the new process says first; another version says something else.
@@ -51,7 +52,7 @@ pub struct Predecessor(UnixStream);
 pub struct Asked {
     /// The socket at the path.
     pub control: Control,
-    /// The listeners of the running process; none if there is no such process.
+    /// The listeners of the running process and then its walls; none if there is no such process.
     pub listeners: Vec<TcpListener>,
     /// The running process, to be relieved.
     pub predecessor: Option<Predecessor>,
@@ -146,13 +147,15 @@ fn expect(stream: &mut UnixStream, word: &[u8]) -> io::Result<()> {
 pub struct Offer(Arc<Mutex<Vec<OwnedFd>>>);
 
 impl Offer {
-    /// Offers these.
+    /// Offers these, with the walls beside them.
     ///
     /// # Errors
     ///
     /// No descriptors for that are left.
-    pub fn new(listeners: &[TcpListener]) -> io::Result<Offer> {
-        let all: io::Result<Vec<OwnedFd>> = listeners.iter().map(|listener| listener.as_fd().try_clone_to_owned()).collect();
+    pub fn new(listeners: &[(TcpListener, Option<Wall>)]) -> io::Result<Offer> {
+        let walls = listeners.iter().filter_map(|(_, wall)| Some(wall.as_ref()?.socket()));
+        let all = listeners.iter().map(|(listener, _)| listener).chain(walls);
+        let all: io::Result<Vec<OwnedFd>> = all.map(|socket| socket.as_fd().try_clone_to_owned()).collect();
         Ok(Offer(Arc::new(Mutex::new(all?))))
     }
 

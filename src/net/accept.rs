@@ -25,7 +25,7 @@ use tokio::time::sleep;
 
 use super::clients;
 use super::conn::{self, Io};
-use super::gate::{Gate, Means, Sight};
+use super::gate::{Gate, Means, Sight, Wall};
 use super::queue::Queue;
 use super::worker::Watch;
 use super::{Accepted, Shared, spare};
@@ -102,19 +102,21 @@ struct Inside {
 
 #[derive(Debug)]
 struct Listener {
+    /// Closed first: without the listener it would keep clients waiting.
+    _wall: Option<Wall>,
     socket: Arc<TcpListener>,
     /// Since when the kernel may hold connections for it: they are counted as waiting since then.
     behind_since: Option<Instant>,
 }
 
 impl Door {
-    /// A door with these listeners, for so many workers, at which connections may wait for this time.
-    pub fn new(listeners: Vec<TcpListener>, workers: usize, wait: Duration) -> Door {
+    /// A door with these listeners, and the walls beside them, for so many workers, at which connections may wait for this time.
+    pub fn new(listeners: Vec<(TcpListener, Option<Wall>)>, workers: usize, wait: Duration) -> Door {
         let (means, why) = Means::of(&listeners);
         if let Some(why) = why {
-            say(&format!("this system has no filters for listeners ({why}): under overload some clients will wait in vain"));
+            say(&format!("connections can not be held back at these listeners ({why}): under overload some clients will wait in vain"));
         }
-        let listener = |socket| Listener { socket: Arc::new(socket), behind_since: None };
+        let listener = |(socket, wall)| Listener { _wall: wall, socket: Arc::new(socket), behind_since: None };
         Door {
             inside: Mutex::new(Inside {
                 listeners: listeners.into_iter().map(listener).collect(),

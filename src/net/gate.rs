@@ -7,10 +7,13 @@
 //! few are let in beyond that to be told 503 at once, as far as a budget goes that grows with what is served.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use socket2::{SockFilter, SockRef};
+use nix::libc::{sock_filter, sock_fprog};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::AttachReusePortCbpf;
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 /// Connections that the kernel may hold before they are accepted; it lowers this to its own bound (net.core.somaxconn). A burst has
 /// to fit in, and what is more than a burst is held back by the gate before it is full.
@@ -43,6 +46,8 @@ const CALM: Duration = Duration::from_millis(500);
 const SERVED_FOR_ONE: usize = 8;
 /// Refusals that may be saved up.
 const SAVED: usize = 16;
+/// How long the connection that a wall holds may take: it does not leave the machine.
+const FILL: Duration = Duration::from_secs(1);
 
 /// How far the gate is open, and who is refused.
 #[derive(Debug)]
@@ -192,7 +197,9 @@ impl Gate {
 /// How the kernel is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Means {
-    /// By a filter on the listener.
+    /// By a program that leads what is held back to a wall beside the listener.
+    Wall,
+    /// By a filter on the listener. Newer kernels let only those set one who may administer the network.
     Filter,
     /// By a backlog of nothing: the gate is open or shut, and a client whose connection was under way when it shut believes itself
     /// connected, and finds out late.
@@ -200,9 +207,12 @@ pub enum Means {
 }
 
 impl Means {
-    /// The best that this system has for these listeners, and why it is not the filter if it is not.
-    pub fn of(listeners: &[TcpListener]) -> (Means, Option<io::Error>) {
-        let tried = listeners.iter().try_for_each(|listener| {
+    /// The best that this system has for these listeners, and why it is neither wall nor filter if it is not.
+    pub fn of(listeners: &[(TcpListener, Option<Wall>)]) -> (Means, Option<io::Error>) {
+        if listeners.iter().all(|(_, wall)| wall.is_some()) {
+            return (Means::Wall, None);
+        }
+        let tried = listeners.iter().try_for_each(|(listener, _)| {
             SockRef::from(listener).attach_filter(&filter(1.0))?;
             SockRef::from(listener).detach_filter()
         });
@@ -219,11 +229,122 @@ impl Means {
     /// The system will not.
     pub fn set(self, listener: &TcpListener, pass: f64) -> io::Result<()> {
         match self {
+            Means::Wall if pass == 1.0 => steer(listener, &mut [answer(LISTENER)]),
+            Means::Wall => steer(listener, &mut by_chance(pass)),
             Means::Filter if pass == 1.0 => SockRef::from(listener).detach_filter(),
             Means::Filter => SockRef::from(listener).attach_filter(&filter(pass)),
             Means::Backlog => rustix::net::listen(listener, if pass < 0.5 { 0 } else { BACKLOG }).map_err(io::Error::from),
         }
     }
+}
+
+/// A second listener at the address of another. It has no backlog and holds one connection that nobody accepts, so the kernel drops
+/// whatever asks for one here, and answers nothing.
+///
+/// Both make up a group (`SO_REUSEPORT`), for which a program of ours tells where each packet that asks for a connection goes. It
+/// takes no rights to set that program. The address is ours alone all the same: when the first of the two is bound, it is not shared.
+#[derive(Debug)]
+pub struct Wall(TcpListener);
+
+/// Their places in the group, by the order in which they began to listen.
+const LISTENER: u32 = 0;
+const WALL: u32 = 1;
+
+impl Wall {
+    /// Lets a wall be built beside this socket, which is bound and does not listen yet.
+    ///
+    /// # Errors
+    ///
+    /// The system will not.
+    pub fn allow(listener: &SockRef) -> io::Result<()> {
+        listener.set_reuse_port(true)
+    }
+
+    /// Builds a wall beside a listener that allows it.
+    ///
+    /// # Errors
+    ///
+    /// The listener does not allow it or belongs to another user, or the system has no such groups.
+    pub fn beside(listener: &TcpListener) -> io::Result<Wall> {
+        steer(listener, &mut [answer(LISTENER)])?;
+        let address = listener.local_addr()?;
+        let wall = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        wall.set_reuse_address(true)?;
+        wall.set_reuse_port(true)?;
+        if address.is_ipv6() {
+            wall.set_only_v6(true)?;
+        }
+        wall.bind(&address.into())?;
+        wall.listen(0)?;
+        let filled = fill(listener, address);
+        steer(listener, &mut [answer(LISTENER)])?;
+        filled.map(|()| Wall(wall.into()))
+    }
+
+    /// The wall that another process has built.
+    pub fn taken(wall: TcpListener) -> Wall {
+        Wall(wall)
+    }
+
+    /// Its socket, for another process.
+    pub fn socket(&self) -> &TcpListener {
+        &self.0
+    }
+}
+
+/// Makes the one connection that a wall holds: no other is led there meanwhile.
+fn fill(listener: &TcpListener, wall: SocketAddr) -> io::Result<()> {
+    let (loopback, port_at): (IpAddr, u32) =
+        if wall.is_ipv4() { (Ipv4Addr::LOCALHOST.into(), 20) } else { (Ipv6Addr::LOCALHOST.into(), 40) };
+    let to = SocketAddr::new(if wall.ip().is_unspecified() { loopback } else { wall.ip() }, wall.port());
+    let filler = Socket::new(Domain::for_address(wall), Type::STREAM, Some(Protocol::TCP))?;
+    filler.bind(&SocketAddr::new(to.ip(), 0).into())?;
+    let port = filler.local_addr()?.as_socket().map_or(0, |address| address.port());
+    let mut by_port = [
+        // A = the port that the packet comes from: it follows the header of IP
+        code(0x28, 0, 0, NETWORK_HEADER + port_at),
+        // if A == port answer the wall, else the listener
+        code(0x15, 0, 1, port.into()),
+        answer(WALL),
+        answer(LISTENER),
+    ];
+    steer(listener, &mut by_port)?;
+    // it stays in the backlog of the wall when it is closed here
+    filler.connect_timeout(&to.into(), FILL)
+}
+
+/// Sets the program of the group of a listener.
+fn steer(listener: &TcpListener, program: &mut [sock_filter]) -> io::Result<()> {
+    let program = sock_fprog { len: program.len().try_into().unwrap_or(0), filter: program.as_mut_ptr() };
+    Ok(setsockopt(listener, AttachReusePortCbpf, &program)?)
+}
+
+const fn code(code: u16, jt: u8, jf: u8, k: u32) -> sock_filter {
+    sock_filter { code, jt, jf, k }
+}
+
+const fn answer(value: u32) -> sock_filter {
+    code(0x06, 0, 0, value)
+}
+
+/// Leads this part of what asks for a connection to the listener, by chance, and the rest to the wall.
+fn by_chance(pass: f64) -> [sock_filter; 4] {
+    [
+        // A = a random number
+        code(0x20, 0, 0, RANDOM),
+        // if A >= this part of all numbers answer the wall, else the listener
+        code(0x35, 0, 1, part_of_all(pass)),
+        answer(WALL),
+        answer(LISTENER),
+    ]
+}
+
+/// Where a program finds a random number and the header of IP (SKF_AD_RANDOM and SKF_NET_OFF in linux/filter.h).
+const RANDOM: u32 = 0xffff_f038;
+const NETWORK_HEADER: u32 = 0xfff0_0000;
+
+fn part_of_all(pass: f64) -> u32 {
+    (pass * f64::from(u32::MAX)) as u32
 }
 
 /// Passes this part of what asks for a connection (SYN without ACK), by chance, and everything else. A connection inherits this from
@@ -238,9 +359,9 @@ fn filter(pass: f64) -> [SockFilter; 7] {
         // if A == SYN go on, else pass
         SockFilter::new(0x15, 0, 3, SYN),
         // A = a random number
-        SockFilter::new(0x20, 0, 0, 0xffff_f038),
+        SockFilter::new(0x20, 0, 0, RANDOM),
         // if A >= this part of all numbers drop, else pass
-        SockFilter::new(0x35, 0, 1, (pass * f64::from(u32::MAX)) as u32),
+        SockFilter::new(0x35, 0, 1, part_of_all(pass)),
         SockFilter::new(0x06, 0, 0, 0),
         SockFilter::new(0x06, 0, 0, u32::MAX),
     ]
@@ -385,23 +506,45 @@ mod tests {
     }
 
     /// Nobody connects to a closed gate, some to one that is ajar, and what was connected before goes on.
-    #[test]
-    fn a_filter_holds_back_new_connections_alone() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn assert_holds_back(means: Means, listener: &TcpListener) {
         let address = listener.local_addr().unwrap();
-        if Means::of(std::slice::from_ref(&listener)).0 != Means::Filter {
-            // no filters on this system
-            return;
-        }
         let _before = TcpStream::connect(address).unwrap();
         let (mut accepted, _) = listener.accept().unwrap();
-        Means::Filter.set(&listener, 0.0).unwrap();
-        assert!(TcpStream::connect_timeout(&address, ms(50)).is_err());
-        Means::Filter.set(&listener, 0.5).unwrap();
+        means.set(listener, 0.0).unwrap();
+        assert!((0..4).all(|_| TcpStream::connect_timeout(&address, ms(50)).is_err()), "{means:?}");
+        means.set(listener, 0.5).unwrap();
         let connected = (0..64).filter(|_| TcpStream::connect_timeout(&address, ms(2)).is_ok()).count();
-        assert!((1..64).contains(&connected), "{connected} of 64");
+        assert!((1..64).contains(&connected), "{means:?}: {connected} of 64");
         io::Write::write_all(&mut accepted, b"still here").unwrap();
-        Means::Filter.set(&listener, 1.0).unwrap();
-        TcpStream::connect_timeout(&address, ms(1000)).unwrap();
+        means.set(listener, 1.0).unwrap();
+        assert!((0..16).all(|_| TcpStream::connect_timeout(&address, ms(500)).is_ok()), "{means:?}");
+    }
+
+    #[test]
+    fn a_filter_holds_back_new_connections_alone() {
+        let listeners = [(TcpListener::bind("127.0.0.1:0").unwrap(), None)];
+        // newer kernels have it for few
+        if Means::of(&listeners).0 == Means::Filter {
+            assert_holds_back(Means::Filter, &listeners[0].0);
+        }
+    }
+
+    #[test]
+    fn a_wall_holds_back_new_connections_alone_and_the_address_stays_ours() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0"] {
+            let address: SocketAddr = address.parse().unwrap();
+            let listener = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+            listener.bind(&address.into()).unwrap();
+            let listener = TcpListener::from(listener);
+            assert!(Wall::beside(&listener).is_err(), "{address}: it does not allow one");
+            Wall::allow(&SockRef::from(&listener)).unwrap();
+            rustix::net::listen(&listener, BACKLOG).unwrap();
+            let wall = Wall::beside(&listener).unwrap();
+            let listeners = [(listener, Some(wall))];
+            let (means, why) = Means::of(&listeners);
+            assert!((means, why.is_none()) == (Means::Wall, true), "{address}");
+            assert_holds_back(means, &listeners[0].0);
+            assert!(TcpListener::bind(listeners[0].0.local_addr().unwrap()).is_err(), "{address}: another program may listen there");
+        }
     }
 }

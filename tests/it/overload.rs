@@ -296,9 +296,9 @@ fn connections_rest_for_less_while_others_are_held_back() {
     }
 }
 
-/// A system without filters for sockets is told of, and nobody waits inside for longer there either.
+/// Where the kernel takes neither the program of a wall nor a filter, that is told, and nobody waits inside for longer there either.
 #[test]
-fn a_system_without_filters_has_a_gate_too() {
+fn a_system_without_walls_and_filters_has_a_gate_too() {
     if !crate::sandbox::has_strace() {
         return;
     }
@@ -307,24 +307,27 @@ fn a_system_without_filters_has_a_gate_too() {
         let log = log.to_str().unwrap().to_owned();
         Builder::new(&args).through(&["strace", "-D", "-f", "-qq", "-o", &log, "-e", "trace=setsockopt,listen", "-e", inject]).start()
     };
-    // The calls before the one that attaches a filter are the same each time.
+    // The calls before the one that sets such an option are the same each time.
     let log = tempfile::NamedTempFile::new().unwrap();
-    let plain = trace(log.path(), "signal=none");
-    plain.assert_well("a start below strace");
-    let calls = std::fs::read_to_string(log.path()).unwrap();
-    let mut options = calls.lines().filter(|call| call.contains("setsockopt("));
-    let at = options.position(|call| call.contains("SO_ATTACH_FILTER")).expect("it is tried") + 1;
-    drop(plain);
+    let place = |inject: &str, option: &str| {
+        trace(log.path(), inject).assert_well("a start below strace");
+        let calls = std::fs::read_to_string(log.path()).unwrap();
+        let mut options = calls.lines().filter(|call| call.contains("setsockopt("));
+        options.position(|call| call.contains(option)).expect("it is tried") + 1
+    };
+    let wall = place("signal=none", "SO_ATTACH_REUSEPORT_CBPF");
+    let filter = place(&format!("inject=setsockopt:error=ENOPROTOOPT:when={wall}"), "SO_ATTACH_FILTER");
 
-    let server = trace(log.path(), &format!("inject=setsockopt:error=ENOPROTOOPT:when={at}"));
-    server.wait_for_line("this system has no filters for listeners");
+    let both = format!("inject=setsockopt:error=ENOPROTOOPT:when={wall}..{filter}+{}", filter - wall);
+    let server = trace(log.path(), &both);
+    server.wait_for_line("connections can not be held back at these listeners");
     let mut holder = server.connect();
     assert_eq!(holder.get("/hello.txt").text(), HELLO);
     holder.send(fault("stall=1000"));
     pause(100);
     let mut waiting: Vec<Client> = (0..5).map(|_| hurried(&server)).collect();
     for client in &mut waiting {
-        assert_shed(&client.answer(), "without filters");
+        assert_shed(&client.answer(), "without walls and filters");
     }
     assert_eq!(holder.answer().text(), HELLO);
     // What the kernel may hold is nothing while the gate is shut, and is what it was once it is open again.
