@@ -45,18 +45,14 @@ impl Site {
     ///
     /// Something can not be opened.
     pub fn open(plan: &Plan, blocking: &Arc<Blocking>, started: Instant) -> io::Result<Site> {
-        let files = Files::open(&plan.root, plan, Policy::Site, Arc::clone(blocking), started)?;
         let uploads = plan.uploads.as_ref().map(|rules| Uploads::open(rules, plan, blocking, started)).transpose()?;
         let below =
             plan.uploads.as_ref().and_then(|rules| Some(rules.folder.canonicalize().ok()?.strip_prefix(&plan.root).ok()?.to_owned()));
         let uploads_below = below.map(|path| path.into_os_string().into_vec());
-        let files = if plan.listing {
-            // what is not served from the files is not told as if it were
-            let elsewhere = uploads.is_some().then(|| upload::SEGMENT.to_vec()).into_iter().chain(uploads_below.clone()).collect();
-            files.listed(Listing::new(plan, elsewhere))
-        } else {
-            files
-        };
+        let elsewhere: Vec<_> = uploads.is_some().then(|| upload::SEGMENT.to_vec()).into_iter().chain(uploads_below.clone()).collect();
+        let files = Files::open(&plan.root, plan, Policy::Site, elsewhere.clone(), Arc::clone(blocking), started)?;
+        // what is not served from the files is not told as if it were
+        let files = if plan.listing { files.listed(Listing::new(plan, elsewhere)) } else { files };
         if plan.cache_warm {
             let files = files.clone();
             // nobody waits for it

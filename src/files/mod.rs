@@ -143,12 +143,19 @@ pub struct Files {
 }
 
 impl Files {
-    /// Opens the root.
+    /// Opens the root. Below the paths `elsewhere`, given without a slash at their end, something else answers.
     ///
     /// # Errors
     ///
     /// It can not be opened.
-    pub fn open(path: &Path, plan: &Plan, policy: Policy, blocking: Arc<Blocking>, started: Instant) -> io::Result<Files> {
+    pub fn open(
+        path: &Path,
+        plan: &Plan,
+        policy: Policy,
+        elsewhere: Vec<Vec<u8>>,
+        blocking: Arc<Blocking>,
+        started: Instant,
+    ) -> io::Result<Files> {
         // one bound for both: uploads get an eighth of it
         let eighths = match policy {
             Policy::Uploads => 1,
@@ -160,7 +167,7 @@ impl Files {
             Policy::Site => plan.rules.clone(),
         };
         let cache = Cache::new(plan.limits.cache_size / 8 * eighths, (plan.cached_descriptors * eighths as usize / 8).max(1));
-        let store = Arc::new(Store::open(path, plan, cache, policy, rules, Arc::clone(&blocking))?);
+        let store = Arc::new(Store::open(path, plan, cache, policy, rules, elsewhere, Arc::clone(&blocking))?);
         Ok(Files { store, blocking, started, listing: None, error_page_limit: plan.limits.error_page_limit })
     }
 
@@ -372,10 +379,15 @@ impl Files {
             return self.tell(path, entry, Coding::Identity, asking);
         }
         let is_made_here = self.store.makes(ready.stamp.len);
-        let is_to_be_had =
-            |coding: Coding| ready.variant(coding).is_some() || is_made_here && coding != Coding::Identity && !coded.is_refused(coding);
+        let may_be_made = |coding: Coding| is_made_here && coding != Coding::Identity && !coded.is_refused(coding);
+        let is_to_be_had = |coding: Coding| ready.variant(coding).is_some() || may_be_made(coding) && !coded.is_unkept(coding);
         let mut codings = accepted.best(Coding::SMALLEST_FIRST).filter(|coding| is_to_be_had(*coding));
-        let Some(best) = codings.next() else { return Served::Ready(not_acceptable(ready.plain.vary, request)) };
+        let Some(best) = codings.next() else {
+            return match accepted.best(Coding::SMALLEST_FIRST).find(|coding| may_be_made(*coding)) {
+                Some(unkept) => self.make_and_tell(path, entry, unkept, None, asking),
+                None => Served::Ready(not_acceptable(ready.plain.vary, request)),
+            };
+        };
         if let Some(variant) = ready.variant(best) {
             if variant.is_quick {
                 self.improve(path, coded, best);
@@ -429,6 +441,7 @@ impl Files {
             };
             if let Some(coded) = &ready.coded
                 && variant.is_some()
+                && !coded.is_unkept(coding)
             {
                 self.improve(&path, coded, coding);
             }

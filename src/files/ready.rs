@@ -23,12 +23,13 @@ use crate::http::fields::Fields;
 use crate::http::path::CleanPath;
 use crate::http::{Head, StatusCode, date, header, mime};
 
-/// A change this young may not be over, and another may follow with the same time: kernels note a write when it begins, and keep times
-/// by a tick of up to 10 ms.
-const RACY: Duration = Duration::from_millis(50);
-/// A file this young is likely to be written to again: by an editor, a build, a copy that is not done. What was read of it is read once
-/// more later.
+/// A file this young is likely to be written to again: by an editor, a build, a copy that is not done. Its last change may not even be
+/// over, and another may follow with the same time: kernels note a write when it begins, and keep times by a tick of up to 10 ms. What
+/// was read of it is read once more later.
 const YOUNG: Duration = Duration::from_secs(1);
+/// Of what a program writes through a mapping (mmap), kernels note the first write to a page, and the next ones only once they have
+/// brought that to the disk: by default within 35 s. So what was read of a younger file is read once more then.
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// A file made ready.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub struct Ready {
     pub tag: u64,
     /// Whether it, or what is beside it, had just changed: a change that was under way would not show in its state.
     pub is_racy: bool,
+    /// Whether nothing that is written to it escapes its state any more.
+    pub is_settled: bool,
     /// How the path came to it.
     pub way: Way,
     /// The file as it is.
@@ -69,6 +72,8 @@ pub struct Coded {
     asked: Arc<AtomicU8>,
     /// A bit for each coding that will not be made: it would not be smaller.
     refused: Arc<AtomicU8>,
+    /// A bit for each coding that can not be kept: it is too large for that beside what is kept already.
+    unkept: Arc<AtomicU8>,
     /// By `index`: what was found beside the file where a coded one would be.
     beside: [Found; CODINGS],
 }
@@ -269,9 +274,9 @@ impl About {
 impl Ready {
     /// A file of this state, without codings.
     pub fn new(about: &About, stamp: Stamp, content: Content) -> Ready {
-        let (tag, is_racy) = (about.tag, if let Content::Mem(_) = &content { is_young(&stamp) } else { is_racy(&stamp) });
+        let (tag, is_racy, is_settled) = (about.tag, is_young(&stamp), is_settled(&stamp));
         let plain = about.variant(Coding::Identity, format!("\"{tag:016x}\""), content);
-        Ready { stamp, tag, is_racy, way: Way::Itself, plain, coded: None }
+        Ready { stamp, tag, is_racy, is_settled, way: Way::Itself, plain, coded: None }
     }
 
     /// Puts in its codings.
@@ -320,7 +325,7 @@ impl Coded {
     /// No codings yet.
     pub fn new(about: About) -> Coded {
         let beside = [Found::Nothing; CODINGS];
-        Coded { about, variants: Default::default(), asked: Arc::default(), refused: Arc::default(), beside }
+        Coded { about, variants: Default::default(), asked: Arc::default(), refused: Arc::default(), unkept: Arc::default(), beside }
     }
 
     /// What there is of a coding.
@@ -336,6 +341,7 @@ impl Coded {
             }
         }
         (self.asked, self.refused) = (Arc::clone(&before.asked), Arc::clone(&before.refused));
+        self.unkept = Arc::clone(&before.unkept);
     }
 
     /// Puts in what there is of a coding.
@@ -360,7 +366,19 @@ impl Coded {
         is_first.then(|| Asked { asked: Arc::clone(&self.asked), bit })
     }
 
-    /// Notes that a coding would not be smaller, or can not be kept. The file as it is can always be had.
+    /// Notes that a coding can not be kept.
+    pub fn leave_unkept(&self, coding: Coding) {
+        if coding != Coding::Identity {
+            self.unkept.fetch_or(1 << index(coding), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a coding can not be kept: it is made for those alone who accept nothing else.
+    pub fn is_unkept(&self, coding: Coding) -> bool {
+        coding != Coding::Identity && self.unkept.load(Ordering::Relaxed) & (1 << index(coding)) != 0
+    }
+
+    /// Notes that a coding would not be smaller. The file as it is can always be had.
     pub fn refuse(&self, coding: Coding) {
         if coding != Coding::Identity {
             self.refused.fetch_or(1 << index(coding), Ordering::Relaxed);
@@ -405,14 +423,14 @@ impl Variant {
     }
 }
 
-/// Whether a file has changed so shortly ago that its state may stand for other bytes too.
-pub fn is_racy(stamp: &Stamp) -> bool {
-    age(stamp) < RACY
-}
-
-/// Whether a file has changed so shortly ago that it may be about to change again.
+/// Whether a file has changed so shortly ago that its state may stand for other bytes too, and that it may be about to change again.
 pub fn is_young(stamp: &Stamp) -> bool {
     age(stamp) < YOUNG
+}
+
+/// Whether the last change of a file is so long ago that no more of it can have come without being noted.
+pub fn is_settled(stamp: &Stamp) -> bool {
+    age(stamp) >= SETTLED
 }
 
 /// The time since the last change.
@@ -493,6 +511,13 @@ pub mod tests {
         ] {
             assert!(seen.insert(fingerprint(&other)), "{other:?}");
         }
+    }
+
+    #[test]
+    fn files_are_young_for_a_second_and_settled_after_a_minute() {
+        let at = |ago_s: u64| Stamp { changed: ((now().as_secs() - ago_s) as i64, 0), ..STAMP };
+        assert_eq!([0, 1, 2].map(|ago_s| is_young(&at(ago_s))), [true, false, false]);
+        assert_eq!([58, 60, 61].map(|ago_s| is_settled(&at(ago_s))), [false, true, true]);
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Uploads {
         folder.recount();
         Ok(Uploads {
             folder: Arc::new(folder),
-            files: Files::open(&path, plan, Policy::Uploads, Arc::clone(blocking), started)?,
+            files: Files::open(&path, plan, Policy::Uploads, Vec::new(), Arc::clone(blocking), started)?,
             blocking: Arc::clone(blocking),
             rules: rules.clone(),
             limit_bytes: plan.limits.upload_limit,

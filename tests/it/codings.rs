@@ -607,6 +607,22 @@ fn a_client_that_goes_leaves_nothing_undone() {
     }
 }
 
+/// A coding that can not be kept is made each time for those who accept nothing else, and others get the file as it is.
+#[test]
+fn what_can_not_be_kept_can_be_had() {
+    let file = text(1, 4 << 20);
+    let tree = Tree::empty();
+    tree.write("large.txt", &file);
+    let server = Builder::new(&["--cache-size", "1MiB"]).tree(tree).start();
+    let mut client = server.connect();
+    for accept in ["gzip, identity;q=0", "br, identity;q=0", "gzip, identity;q=0", "br, identity;q=0"] {
+        let answer = get(&mut client, "/large.txt", accept);
+        assert_is(&answer, &file, accept);
+        assert_eq!(answer.field("content-encoding"), accept.split(',').next(), "{accept}");
+    }
+    assert_eq!(get(&mut client, "/large.txt", "gzip").field("content-encoding"), None);
+}
+
 /// What is made has its place in the bound of the cache, and what does not fit is made again or sent as it is.
 #[test]
 fn what_is_made_stays_within_the_cache() {

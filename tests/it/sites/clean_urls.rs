@@ -165,6 +165,17 @@ fn a_redirect_stays_here() {
     assert_eq!(server.ask(raw).need("location"), "/about");
 }
 
+/// What is below the folder of uploads is not served by its path, so a page of that name has no clean address there.
+#[test]
+fn a_page_that_is_named_as_the_folder_of_uploads_is() {
+    let tree = Tree::empty();
+    tree.write("in.html", page("in"));
+    let folder = tree.path("in").to_str().unwrap().to_owned();
+    let server = serve(tree, &["--clean-urls", "--uploads", &folder]);
+    assert_served(&server, &[("/in.html", "in")]);
+    assert_eq!(server.get("/in").status, 404);
+}
+
 /// The address of uploads is theirs while there are any.
 #[test]
 fn a_page_that_is_named_as_uploads_are() {
