@@ -256,7 +256,9 @@ struct View<'a> {
     ask: &'a Ask,
     path: &'a CleanPath,
     items: &'a [Item],
-    /// How many there are on all pages.
+    /// How many there are in the folder, whatever is searched for.
+    total: usize,
+    /// How many of them there are on all pages.
     found: usize,
     folders: usize,
     /// What the files on all pages hold together.
@@ -285,6 +287,7 @@ fn make(root: &Root, rules: &Rules, path: &CleanPath, ask: &Ask) -> Result<Strin
         Err(e) => return Err(failure(e)),
     };
     let readme = (ask.page == 1 && ask.search.is_empty()).then(|| readme(root, folder, &items, rules.readme_bytes)).flatten();
+    let total = items.len();
     if !ask.search.is_empty() {
         let wanted = ask.search.to_lowercase();
         items.retain(|item| String::from_utf8_lossy(&item.name).to_lowercase().contains(&wanted));
@@ -299,6 +302,7 @@ fn make(root: &Root, rules: &Rules, path: &CleanPath, ask: &Ask) -> Result<Strin
         ask,
         path,
         items: &items[from..items.len().min(from + rules.page_items)],
+        total,
         found: items.len(),
         folders: items.iter().filter(|item| item.len.is_none()).count(),
         bytes: items.iter().filter_map(|item| item.len).fold(0, u64::saturating_add),
@@ -447,14 +451,16 @@ impl View<'_> {
 
     fn html(&self) -> String {
         let name = if self.path.as_bytes().is_empty() { "Files".to_owned() } else { shown(self.path.name()) };
-        let many_pages = if self.pages > 1 { grouped(self.found) } else { String::new() };
+        // what is not in the rows only the server can look through
+        let is_part = self.pages > 1 || !self.ask.search.is_empty();
+        let all = if is_part { grouped(self.total) } else { String::new() };
         fill(PAGE, |key| match key {
             "name" => escaped(&name),
             "above" => self.above(),
             "sum" => self.sum(),
             "search" => escaped(&self.ask.search),
             "keep" => self.kept(),
-            "found" => many_pages.clone(),
+            "all" => all.clone(),
             "get" if self.has_archives => downloads(),
             "head" => self.head(),
             "rows" => self.rows(),
@@ -493,8 +499,12 @@ impl View<'_> {
                 parts.join(", ")
             }
         };
-        if !self.ask.search.is_empty() && self.found > 0 {
-            let _ = write!(html, " with \u{201c}{}\u{201d} in the name", escaped(&self.ask.search));
+        if !self.ask.search.is_empty() {
+            if self.found > 0 {
+                let _ = write!(html, " with \u{201c}{}\u{201d} in the name.", escaped(&self.ask.search));
+            }
+            let all = Ask { search: String::new(), page: 1, ..self.ask.clone() }.query();
+            let _ = write!(html, " <a href=\"{}\">Show all</a>", escaped(&all));
         }
         if let Some(limit) = self.limit {
             let _ = write!(html, " <strong>Only the first {} entries of this folder were read; it has more.</strong>", grouped(limit));
@@ -705,7 +715,7 @@ mod tests {
         assert_eq!(fill("{{x", |_| "1".into()), "1");
         let mut keys: Vec<&str> = PAGE.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap()).collect();
         keys.sort_unstable();
-        assert_eq!(keys, ["above", "found", "get", "head", "keep", "name", "name", "pages", "readme", "rows", "search", "sum"]);
+        assert_eq!(keys, ["above", "all", "get", "head", "keep", "name", "name", "pages", "readme", "rows", "search", "sum"]);
     }
 
     #[test]
@@ -766,13 +776,13 @@ mod tests {
             let inside = path.set(format!("/{}/", encoded(&name)).as_bytes());
             prop_assume!(inside.is_ok());
             let readme = Some(Readme { name: shown(&name), text: String::from_utf8_lossy(&name).into_owned(), is_whole: true });
-            let view = View { ask: &ask, path: &path, items: &items, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, has_archives: true, readme };
+            let view = View { ask: &ask, path: &path, items: &items, total: 1, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, has_archives: true, readme };
             let plain_ask = Ask { search: "x".into(), ..ask.clone() };
             let plain_items = [Item { name: b"x".as_slice().into(), ..items[0].clone() }];
             let mut plain_path = CleanPath::default();
             plain_path.set(b"/x/").unwrap();
             let readme = Some(Readme { name: "x".into(), text: "x".into(), is_whole: true });
-            let plain = View { ask: &plain_ask, path: &plain_path, items: &plain_items, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, has_archives: true, readme };
+            let plain = View { ask: &plain_ask, path: &plain_path, items: &plain_items, total: 1, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, has_archives: true, readme };
             // the same tags and attributes, whatever the name is
             let count = |html: &str| [b'<', b'>', b'"'].map(|c| html.bytes().filter(|&b| b == c).count());
             prop_assert_eq!(count(&view.html()), count(&plain.html()));

@@ -338,6 +338,32 @@ fn order_by_links() {
     assert_eq!(server.get("/?page=2").status, 404);
 }
 
+/// The script filters the rows that are there, so it has to be told when there are others.
+#[test]
+fn what_is_searched_for_leads_back_to_all() {
+    let tree = Tree::empty();
+    for name in ["plan 1", "plan 2", "other", "docs/x"] {
+        tree.write(name, "");
+    }
+    let server = listed(tree);
+    let all_of = |page: &str| page.split_once(" data-all=\"").unwrap().1.split_once('"').unwrap().0.to_owned();
+    let page = server.get("/").text();
+    assert_eq!((all_of(&page).as_str(), page.contains("Show all")), ("", false));
+    for (target, found, back) in [
+        ("/?q=plan", 2, "?"),
+        ("/?q=nowhere", 0, "?"),
+        ("/?sort=size&order=desc&q=plan", 2, "?sort=size&amp;order=desc"),
+        ("/?q=docs", 1, "?"),
+        ("/?q=docs/", 0, "?"),
+    ] {
+        let page = server.get(target).text();
+        assert_eq!((links(&page).len(), all_of(&page).as_str()), (found, "4"), "{target}");
+        assert!(page.contains(&format!("<a href=\"{back}\">Show all</a>")), "{target}: {page}");
+    }
+    let small = Builder::new(&["--listing", "--listing-page", "3"]).root(server.tree().root()).start();
+    assert_eq!(all_of(&small.get("/").text()), "4", "the others are on another page");
+}
+
 #[test]
 fn pages_at_their_bound() {
     for (files, pages) in [(4, 1), (5, 1), (6, 2), (10, 2), (11, 3)] {
