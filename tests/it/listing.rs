@@ -161,6 +161,9 @@ fn the_page_runs_nothing_but_its_own_script() {
         );
     }
     assert!(!text.contains("{{") && !text.contains("}}"), "a place was left unfilled");
+    // what comes into a live region that is not rendered is not read out
+    let hidden = |rule: &&str| rule.contains("#say") && ["display:none", "visibility:hidden"].iter().any(|how| rule.contains(how));
+    assert_eq!(text.split('}').find(hidden), None);
 }
 
 #[test]
