@@ -111,7 +111,15 @@ pub fn plain_segment(name: &str) -> Option<String> {
 
 /// Characters that are not seen, or that turn the direction of the text: a name is what it looks like.
 pub fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{FEFF}' | '\u{FFFD}')
+    matches!(c,
+        // joiners, fillers and hyphens that take no room, and marks of direction
+        '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}' | '\u{180E}' | '\u{200B}'..='\u{200F}'
+        // separators of lines, embeddings, overrides, isolates, and operators that are not seen
+        | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FEFF}' | '\u{FFA0}'
+        // what stands for what could not be read
+        | '\u{FFFD}'
+        // the beginnings and ends of musical notation, tags and further selectors
+        | '\u{1D173}'..='\u{1D17A}' | '\u{E0000}'..='\u{E0FFF}')
 }
 
 /// What a name neither begins nor ends with.
@@ -180,7 +188,7 @@ mod tests {
         let long = "x".repeat(300) + ".txt";
         let cut = "x".repeat(251) + ".txt";
         let cut_at_edge = "x".repeat(252) + " . " + &"y".repeat(40);
-        let cases: [(&str, Option<&str>); 21] = [
+        let cases: [(&str, Option<&str>); 22] = [
             ("a.txt", Some("a.txt")),
             (". \u{3000}.a \u{2003}. ", Some("a")),
             (&cut_at_edge, Some(&cut_at_edge[..252])),
@@ -194,6 +202,7 @@ mod tests {
             (" a b ", Some("a b")),
             ("a\0b\nc\x7f", Some("abc")),
             ("a\u{202E}gpj.exe", Some("agpj.exe")),
+            ("\u{3164}\u{E0041}\u{2066}", None),
             ("CON", Some("CON")),
             (&long, Some(&cut)),
             ("", None),
@@ -209,6 +218,31 @@ mod tests {
         assert_eq!(numbered("a.txt", 1), "a-1.txt");
         assert_eq!(numbered("a", 12), "a-12");
         assert_eq!(numbered(&cut, 7).len(), NAME_BYTES);
+    }
+
+    #[test]
+    fn what_is_not_seen() {
+        for (first, last) in [
+            ('\u{AD}', '\u{AD}'),
+            ('\u{34F}', '\u{34F}'),
+            ('\u{61C}', '\u{61C}'),
+            ('\u{115F}', '\u{1160}'),
+            ('\u{17B4}', '\u{17B5}'),
+            ('\u{180E}', '\u{180E}'),
+            ('\u{200B}', '\u{200F}'),
+            ('\u{2028}', '\u{202E}'),
+            ('\u{2060}', '\u{206F}'),
+            ('\u{3164}', '\u{3164}'),
+            ('\u{FEFF}', '\u{FEFF}'),
+            ('\u{FFA0}', '\u{FFA0}'),
+            ('\u{FFFD}', '\u{FFFD}'),
+            ('\u{1D173}', '\u{1D17A}'),
+            ('\u{E0000}', '\u{E0FFF}'),
+        ] {
+            assert!((first..=last).all(is_invisible), "{first:?} to {last:?}");
+            let (before, after) = (char::from_u32(u32::from(first) - 1).unwrap(), char::from_u32(u32::from(last) + 1).unwrap());
+            assert!(!is_invisible(before) && !is_invisible(after), "beside {first:?} to {last:?}");
+        }
     }
 
     proptest! {
