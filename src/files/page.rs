@@ -1,12 +1,11 @@
-//! What the pages that are made here have in common: text made safe for HTML, sizes for people, values from the query, and the
+//! What the pages that are made here have in common: text made safe for HTML and for the eye, sizes for people, values from the query, and the
 //! policy that lets a page run its own style and script and nothing else.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest, Sha256};
 
-use crate::http::Request;
-use crate::http::path;
+use crate::http::{Request, disposition, path};
 
 /// Content-Security-Policy of a page: its one style and its one script, known by their hashes, and what else it needs.
 pub fn policy(page: &str, more: &str) -> String {
@@ -24,6 +23,30 @@ pub fn policy(page: &str, more: &str) -> String {
 /// Text as it may stand in HTML, between tags and in a quoted attribute.
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+/// A name as people may see it: what can not be seen, or would turn the text around, has a sign in its place, and so have blanks
+/// where there is nothing else.
+pub fn shown(name: &[u8]) -> String {
+    let shown: String = String::from_utf8_lossy(name).chars().map(sign).collect();
+    let is_blank = |c: char| c.is_whitespace() || c == '\u{2800}';
+    if shown.chars().all(is_blank) { shown.chars().map(|_| '\u{2423}').collect() } else { shown }
+}
+
+/// A text as people may see it: as a name, but with its lines and tabs.
+pub fn shown_text(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text.strip_prefix("\u{FEFF}".as_bytes()).unwrap_or(text)).replace("\r\n", "\n");
+    text.chars().map(|c| if matches!(c, '\n' | '\t') { c } else { sign(c) }).collect()
+}
+
+/// A character, or the sign for one that can not be seen or would turn the text around.
+fn sign(c: char) -> char {
+    match c {
+        '\0'..='\x1F' => char::from_u32(0x2400 + c as u32).unwrap_or('\u{FFFD}'),
+        '\x7F' => '\u{2421}',
+        c if c.is_control() || disposition::is_invisible(c) => '\u{FFFD}',
+        c => c,
+    }
 }
 
 /// A size for people: `5 bytes`, `195 KiB`, `8.6 MiB`.
@@ -65,6 +88,35 @@ mod tests {
             (u64::MAX, "16.0 EiB"),
         ] {
             assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn names_are_seen_as_they_are() {
+        for (name, expected) in [
+            (&b"a b.txt"[..], "a b.txt"),
+            (b"a\nb\x7F\t", "a\u{240A}b\u{2421}\u{2409}"),
+            ("\u{202E}gpj.exe\u{200B}\u{85}".as_bytes(), "\u{FFFD}gpj.exe\u{FFFD}\u{FFFD}"),
+            (b"\xFF\xFE", "\u{FFFD}\u{FFFD}"),
+            (b" ", "\u{2423}"),
+            (" \u{A0}\u{3000}\u{2800}".as_bytes(), "\u{2423}\u{2423}\u{2423}\u{2423}"),
+            (b" a", " a"),
+            ("\u{3164}\u{2029}\u{E0041}".as_bytes(), "\u{FFFD}\u{FFFD}\u{FFFD}"),
+        ] {
+            assert_eq!(shown(name), expected);
+        }
+    }
+
+    #[test]
+    fn texts_are_seen_as_they_are() {
+        for (text, expected) in [
+            (&b"a\n\tb\r\nc \n"[..], "a\n\tb\nc \n"),
+            (b"\x1B[31m\0\r", "\u{241B}[31m\u{2400}\u{240D}"),
+            ("\u{FEFF}a\u{202E}b\u{FEFF}".as_bytes(), "a\u{FFFD}b\u{FFFD}"),
+            (b"\xFF", "\u{FFFD}"),
+            (b"", ""),
+        ] {
+            assert_eq!(shown_text(text), expected);
         }
     }
 

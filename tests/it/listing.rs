@@ -38,6 +38,9 @@ pub fn hostile_names() -> Vec<Vec<u8>> {
         b"a b?c#d%2e%zz+e",
         b"{{rows}} {{name}}",
         b" leading and trailing ",
+        b" ",
+        "\u{A0}\u{3000}".as_bytes(),
+        "\u{2029}\u{3164}\u{E0041}".as_bytes(),
         b"CON",
         b"C:evil",
     ]
@@ -409,6 +412,7 @@ fn a_readme_is_shown_as_text() {
     tree.write("c/README/x", "");
     tree.write("d/readme.TXT", "");
     tree.write("d/README.md", "first");
+    tree.write("f/README", "\u{202E}one\r\n\ttwo\x1B[31m\0\n");
     fs::create_dir(tree.path("e")).unwrap();
     symlink(tree.outside("secret.txt"), tree.path("e/README")).unwrap();
     let server = listed(tree);
@@ -422,6 +426,7 @@ fn a_readme_is_shown_as_text() {
     assert_eq!(shown("/c/"), None, "a folder is no text");
     assert_eq!(shown("/d/").as_deref(), Some("first"));
     assert_eq!(shown("/e/"), None, "not out of the root");
+    assert_eq!(shown("/f/").as_deref(), Some("\u{FFFD}one\n\ttwo\u{241B}[31m\u{2400}\n"), "nothing that is not seen");
     assert_eq!(shown("/?q=x"), None, "not below what was searched for");
     // at its bound, and a character that the bound cuts in two
     for (text, expected) in [("abc", "abc"), ("abcd", "abcd"), ("abcde", "abcd"), ("ab\u{20ac}c", "ab")] {
