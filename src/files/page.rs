@@ -51,16 +51,19 @@ fn sign(c: char) -> char {
 
 /// A size for people: `5 bytes`, `195 KiB`, `8.6 MiB`.
 pub fn size(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let mut value = bytes as f64;
-    let mut unit = if bytes == 1 { "byte" } else { "bytes" };
-    for larger in units {
-        if value < 1024.0 {
+    if bytes < 1024 {
+        return format!("{bytes} {}", if bytes == 1 { "byte" } else { "bytes" });
+    }
+    let (mut value, mut unit) = (bytes as f64 / 1024.0, "KiB");
+    for larger in ["MiB", "GiB", "TiB", "PiB", "EiB"] {
+        // what would be rounded to 1024 is one of the next
+        if value < 1023.5 {
             break;
         }
         (value, unit) = (value / 1024.0, larger);
     }
-    if bytes < 1024 || value >= 100.0 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
+    // and what would be rounded to three digits has them without a decimal
+    if value >= 99.95 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
 }
 
 /// The values of a parameter of the query.
@@ -83,7 +86,16 @@ mod tests {
             (1, "1 byte"),
             (1023, "1023 bytes"),
             (1024, "1.0 KiB"),
+            (102_348, "99.9 KiB"),
+            (102_349, "100 KiB"),
+            (102_399, "100 KiB"),
+            (102_400, "100 KiB"),
             (200_000, "195 KiB"),
+            (1_048_063, "1023 KiB"),
+            (1_048_064, "1.0 MiB"),
+            (1_048_575, "1.0 MiB"),
+            (1_048_576, "1.0 MiB"),
+            ((1 << 30) - 1, "1.0 GiB"),
             (9_000_000, "8.6 MiB"),
             (u64::MAX, "16.0 EiB"),
         ] {
