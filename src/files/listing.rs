@@ -107,13 +107,13 @@ impl Listing {
         ask: Ask,
         request: &Request,
     ) -> Result<Response, Refuse> {
-        let is_json = ask.is_json;
+        let (is_json, up) = (ask.is_json, steps_up(request.sent_path(), path.segments().count()));
         let (store, rules) = (Arc::clone(store), Arc::clone(&self.rules));
         // the semaphore is never closed; the leave goes along, so that a client that is gone frees it no earlier than the work ends
         let leave = Arc::clone(&self.making).acquire_owned().await;
         let made = blocking.run(move || {
             let _leave = leave;
-            make(&store.root, &rules, &path, &ask)
+            make(&store.root, &rules, &path, &up, &ask)
         });
         Ok(self.answer(made.await?, is_json, request))
     }
@@ -255,6 +255,8 @@ impl Ask {
 struct View<'a> {
     ask: &'a Ask,
     path: &'a CleanPath,
+    /// How far it is to the root and to each folder on the way from there.
+    up: &'a [usize],
     items: &'a [Item],
     /// How many there are in the folder, whatever is searched for.
     total: usize,
@@ -278,7 +280,7 @@ struct Readme {
 }
 
 /// Makes a listing; it waits for the disk.
-fn make(root: &Root, rules: &Rules, path: &CleanPath, ask: &Ask) -> Result<String, Refuse> {
+fn make(root: &Root, rules: &Rules, path: &CleanPath, up: &[usize], ask: &Ask) -> Result<String, Refuse> {
     let folder = path.as_bytes();
     let Contents { mut items, is_whole, .. } = match root.read_folder(folder, rules.limit, |name| rules.tells(folder, name)) {
         Ok(Ok(contents)) => contents,
@@ -301,6 +303,7 @@ fn make(root: &Root, rules: &Rules, path: &CleanPath, ask: &Ask) -> Result<Strin
     let view = View {
         ask,
         path,
+        up,
         items: &items[from..items.len().min(from + rules.page_items)],
         total,
         found: items.len(),
@@ -312,6 +315,17 @@ fn make(root: &Root, rules: &Rules, path: &CleanPath, ask: &Ask) -> Result<Strin
         readme,
     };
     Ok(if ask.is_json { view.json() } else { view.html() })
+}
+
+/// How many steps up from a page lead to the root and to each folder on the way to it, which is `depth` folders deep. A browser counts
+/// them by the slashes of the address as it was sent, which may have more than one between two names.
+fn steps_up(sent: &[u8], depth: usize) -> Vec<usize> {
+    let slashes = sent.iter().filter(|&&b| b == b'/').count().saturating_sub(1);
+    let mut steps = vec![slashes];
+    let folders = sent.split(|&b| b == b'/').skip(1).take(slashes).enumerate();
+    steps.extend(folders.filter(|(_, name)| !name.is_empty()).map(|(before, _)| slashes - before - 1));
+    // who sends steps of its own follows no links
+    if steps.len() == depth + 1 { steps } else { (0..=depth).rev().collect() }
 }
 
 /// Folders come first, in either direction.
@@ -461,10 +475,11 @@ impl View<'_> {
     fn above(&self) -> String {
         let names: Vec<&[u8]> = self.path.segments().collect();
         let mut html = String::new();
-        for depth in (1..=names.len()).rev() {
-            let name = if depth == names.len() { "Files".into() } else { shown(names[names.len() - depth - 1]) };
+        // the last is the folder itself
+        for (depth, &steps) in self.up[..names.len()].iter().enumerate() {
+            let name = if depth == 0 { "Files".into() } else { shown(names[depth - 1]) };
             // writing to memory does not fail
-            let _ = write!(html, "<li><a href=\"{}\"><bdi>{}</bdi></a></li>", "../".repeat(depth), escaped(&name));
+            let _ = write!(html, "<li><a href=\"{}\"><bdi>{}</bdi></a></li>", "../".repeat(steps), escaped(&name));
         }
         if html.is_empty() { html } else { format!("<nav aria-label=\"Folders above\"><ol role=\"list\">{html}</ol></nav>") }
     }
@@ -697,6 +712,23 @@ mod tests {
     }
 
     #[test]
+    fn steps_to_the_folders_above() {
+        for (sent, depth, steps) in [
+            ("/", 0, &[0][..]),
+            ("/a/", 1, &[1, 0]),
+            ("/a/b/", 2, &[2, 1, 0]),
+            ("/a//", 1, &[2, 1]),
+            ("//a/b/", 2, &[3, 1, 0]),
+            ("/a//b///", 2, &[5, 4, 2]),
+            ("//", 0, &[1]),
+            ("/a/../b/", 1, &[1, 0]),
+            ("", 1, &[1, 0]),
+        ] {
+            assert_eq!(steps_up(sent.as_bytes(), depth), steps, "{sent}");
+        }
+    }
+
+    #[test]
     fn what_is_filled_in_is_not_looked_at_again() {
         assert_eq!(fill("a{{x}}b{{y}}c", |key| format!("<{key}{{{{x}}}}>")), "a<x{{x}}>b<y{{x}}>c");
         assert_eq!(fill("{{x", |_| "1".into()), "1");
@@ -751,13 +783,13 @@ mod tests {
             let inside = path.set(format!("/{}/", encoded(&name)).as_bytes());
             prop_assume!(inside.is_ok());
             let readme = Some(Readme { name: shown(&name), text: String::from_utf8_lossy(&name).into_owned(), is_whole: true });
-            let view = View { ask: &ask, path: &path, items: &items, total: 1, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, has_archives: true, readme };
+            let view = View { ask: &ask, path: &path, up: &[1, 0], items: &items, total: 1, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, has_archives: true, readme };
             let plain_ask = Ask { search: "x".into(), ..ask.clone() };
             let plain_items = [Item { name: b"x".as_slice().into(), ..items[0].clone() }];
             let mut plain_path = CleanPath::default();
             plain_path.set(b"/x/").unwrap();
             let readme = Some(Readme { name: "x".into(), text: "x".into(), is_whole: true });
-            let plain = View { ask: &plain_ask, path: &plain_path, items: &plain_items, total: 1, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, has_archives: true, readme };
+            let plain = View { ask: &plain_ask, path: &plain_path, up: &[1, 0], items: &plain_items, total: 1, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, has_archives: true, readme };
             // the same tags and attributes, whatever the name is
             let count = |html: &str| [b'<', b'>', b'"'].map(|c| html.bytes().filter(|&b| b == c).count());
             prop_assert_eq!(count(&view.html()), count(&plain.html()));

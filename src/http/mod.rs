@@ -113,6 +113,7 @@ pub struct Request {
     pub keep_alive: bool,
     head: Vec<u8>,
     line: Range<usize>,
+    sent_path: Range<usize>,
     query: Option<Range<usize>>,
     authority: Range<usize>,
     fields: Vec<(Range<usize>, Range<usize>)>,
@@ -158,6 +159,11 @@ impl Request {
     /// The request line as it was sent, without its line end. Empty if there was none.
     pub fn line(&self) -> &[u8] {
         &self.head[self.line.clone()]
+    }
+
+    /// The path as it was sent: what the address of a page that is made from it looks like to the client.
+    pub fn sent_path(&self) -> &[u8] {
+        &self.head[self.sent_path.clone()]
     }
 
     /// The query as it was sent, without its question mark.
@@ -215,6 +221,7 @@ impl Request {
         self.keep_alive = false;
         self.head.clear();
         self.line = 0..0;
+        self.sent_path = 0..0;
         self.query = None;
         self.authority = 0..0;
         self.fields.clear();

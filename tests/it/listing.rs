@@ -371,6 +371,23 @@ fn what_is_searched_for_leads_back_to_all() {
 }
 
 #[test]
+fn the_folders_above_are_reached_whatever_the_address_looks_like() {
+    let tree = Tree::empty();
+    tree.write("a/b/c/x", "");
+    let server = listed(tree);
+    for (target, expected) in [
+        ("/a/b/c/", ["../../../", "../../", "../"]),
+        ("/a//b/c/?sort=size", ["../../../../", "../../../", "../"]),
+        ("//a/b/c///", ["../../../../../../", "../../../../", "../../../"]),
+    ] {
+        let page = server.get(target).text();
+        let above = page.split_once("<ol").unwrap().1.split_once("</ol>").unwrap().0;
+        let links: Vec<&str> = above.split("<a href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+        assert_eq!(links, expected, "{target}");
+    }
+}
+
+#[test]
 fn pages_at_their_bound() {
     for (files, pages) in [(4, 1), (5, 1), (6, 2), (10, 2), (11, 3)] {
         let tree = Tree::empty();

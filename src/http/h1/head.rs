@@ -373,7 +373,8 @@ fn set_target(target: Range<usize>, question: Option<usize>, host: Range<usize>,
         path.start += length;
     }
     request.query = question.map(|at| at + 1..path.end);
-    let raw = &head[path.start..question.unwrap_or(path.end)];
+    request.sent_path = path.start..question.unwrap_or(path.end);
+    let raw = &head[request.sent_path.clone()];
     request.path.set(if raw.is_empty() { b"/" } else { raw })
 }
 
