@@ -107,13 +107,15 @@ impl Listing {
         ask: Ask,
         request: &Request,
     ) -> Result<Response, Refuse> {
-        let (is_json, up) = (ask.is_json, steps_up(request.sent_path(), path.segments().count()));
+        let is_json = ask.is_json;
+        let up = steps_up(request.sent_path(), path.segments().count());
+        let address = Address { up, host: shown(request.authority()) };
         let (store, rules) = (Arc::clone(store), Arc::clone(&self.rules));
         // the semaphore is never closed; the leave goes along, so that a client that is gone frees it no earlier than the work ends
         let leave = Arc::clone(&self.making).acquire_owned().await;
         let made = blocking.run(move || {
             let _leave = leave;
-            make(&store.root, &rules, &path, &up, &ask)
+            make(&store.root, &rules, &path, &address, &ask)
         });
         Ok(self.answer(made.await?, is_json, request))
     }
@@ -251,12 +253,19 @@ impl Ask {
     }
 }
 
+/// What a page looks like from outside.
+struct Address {
+    /// How many steps up lead to the root and to each folder on the way from there.
+    up: Vec<usize>,
+    /// The host that was asked, as people may see it; empty if that is not known.
+    host: String,
+}
+
 /// A part of a folder, in order.
 struct View<'a> {
     ask: &'a Ask,
     path: &'a CleanPath,
-    /// How far it is to the root and to each folder on the way from there.
-    up: &'a [usize],
+    address: &'a Address,
     items: &'a [Item],
     /// How many there are in the folder, whatever is searched for.
     total: usize,
@@ -280,7 +289,7 @@ struct Readme {
 }
 
 /// Makes a listing; it waits for the disk.
-fn make(root: &Root, rules: &Rules, path: &CleanPath, up: &[usize], ask: &Ask) -> Result<String, Refuse> {
+fn make(root: &Root, rules: &Rules, path: &CleanPath, address: &Address, ask: &Ask) -> Result<String, Refuse> {
     let folder = path.as_bytes();
     let Contents { mut items, is_whole, .. } = match root.read_folder(folder, rules.limit, |name| rules.tells(folder, name)) {
         Ok(Ok(contents)) => contents,
@@ -303,7 +312,7 @@ fn make(root: &Root, rules: &Rules, path: &CleanPath, up: &[usize], ask: &Ask) -
     let view = View {
         ask,
         path,
-        up,
+        address,
         items: &items[from..items.len().min(from + rules.page_items)],
         total,
         found: items.len(),
@@ -456,13 +465,16 @@ impl View<'_> {
         let is_part = self.pages > 1 || !self.ask.search.is_empty();
         let all = if is_part { grouped(self.total) } else { String::new() };
         fill(PAGE, |key| match key {
+            "title" => escaped(&self.title(&name)),
             "name" => escaped(&name),
+            // there is nothing to filter and nothing to download
+            "hidden" if self.total == 0 => " hidden".into(),
             "above" => self.above(),
             "sum" => self.sum(),
             "search" => escaped(&self.ask.search),
             "keep" => self.kept(),
             "all" => all.clone(),
-            "get" if self.has_archives => downloads(),
+            "get" if self.has_archives && self.total > 0 => downloads(),
             "head" => self.head(),
             "rows" => self.rows(),
             "pages" => self.page_links(),
@@ -471,12 +483,20 @@ impl View<'_> {
         })
     }
 
+    /// What tells this page from others in a row of them: the host stands for the root, and of several pages each has its number.
+    fn title(&self, name: &str) -> String {
+        let name = if self.path.as_bytes().is_empty() && !self.address.host.is_empty() { &self.address.host } else { name };
+        let search = if self.ask.search.is_empty() { String::new() } else { format!("\u{201c}{}\u{201d} in ", self.ask.search) };
+        let page = if self.pages > 1 { format!(", page {} of {}", self.ask.page, self.pages) } else { String::new() };
+        format!("{search}{name}{page}")
+    }
+
     /// Links to the folders above.
     fn above(&self) -> String {
         let names: Vec<&[u8]> = self.path.segments().collect();
         let mut html = String::new();
         // the last is the folder itself
-        for (depth, &steps) in self.up[..names.len()].iter().enumerate() {
+        for (depth, &steps) in self.address.up[..names.len()].iter().enumerate() {
             let name = if depth == 0 { "Files".into() } else { shown(names[depth - 1]) };
             // writing to memory does not fail
             let _ = write!(html, "<li><a href=\"{}\"><bdi>{}</bdi></a></li>", "../".repeat(steps), escaped(&name));
@@ -734,7 +754,7 @@ mod tests {
         assert_eq!(fill("{{x", |_| "1".into()), "1");
         let mut keys: Vec<&str> = PAGE.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap()).collect();
         keys.sort_unstable();
-        assert_eq!(keys, ["above", "all", "get", "head", "keep", "name", "name", "pages", "readme", "rows", "search", "sum"]);
+        assert_eq!(keys, ["above", "all", "get", "head", "hidden", "keep", "name", "pages", "readme", "rows", "search", "sum", "title"]);
     }
 
     #[test]
@@ -782,14 +802,15 @@ mod tests {
             let mut path = CleanPath::default();
             let inside = path.set(format!("/{}/", encoded(&name)).as_bytes());
             prop_assume!(inside.is_ok());
+            let address = Address { up: vec![1, 0], host: "host".into() };
             let readme = Some(Readme { name: shown(&name), text: String::from_utf8_lossy(&name).into_owned(), is_whole: true });
-            let view = View { ask: &ask, path: &path, up: &[1, 0], items: &items, total: 1, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, has_archives: true, readme };
+            let view = View { ask: &ask, path: &path, address: &address, items: &items, total: 1, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, has_archives: true, readme };
             let plain_ask = Ask { search: "x".into(), ..ask.clone() };
             let plain_items = [Item { name: b"x".as_slice().into(), ..items[0].clone() }];
             let mut plain_path = CleanPath::default();
             plain_path.set(b"/x/").unwrap();
             let readme = Some(Readme { name: "x".into(), text: "x".into(), is_whole: true });
-            let plain = View { ask: &plain_ask, path: &plain_path, up: &[1, 0], items: &plain_items, total: 1, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, has_archives: true, readme };
+            let plain = View { ask: &plain_ask, path: &plain_path, address: &address, items: &plain_items, total: 1, found: 1, folders: 0, bytes: 0, pages: 2, limit: None, has_archives: true, readme };
             // the same tags and attributes, whatever the name is
             let count = |html: &str| [b'<', b'>', b'"'].map(|c| html.bytes().filter(|&b| b == c).count());
             prop_assert_eq!(count(&view.html()), count(&plain.html()));

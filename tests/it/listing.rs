@@ -388,6 +388,45 @@ fn the_folders_above_are_reached_whatever_the_address_looks_like() {
 }
 
 #[test]
+fn every_page_has_a_title_of_its_own() {
+    let tree = Tree::empty();
+    for name in ["a", "b", "c", "docs/x", "a & b/x"] {
+        tree.write(name, "");
+    }
+    let server = Builder::new(&["--listing", "--listing-page", "2"]).tree(tree).start();
+    let raw = |request: &str| {
+        let mut client = server.connect();
+        client.send(request);
+        client.answer()
+    };
+    let title = |page: &str| page.split_once("<title>").unwrap().1.split_once("</title>").unwrap().0.to_owned();
+    for (target, expected) in [
+        ("/", "files.example:81, page 1 of 3"),
+        ("/?page=2", "files.example:81, page 2 of 3"),
+        ("/?q=a", "\u{201c}a\u{201d} in files.example:81"),
+        ("/docs/", "docs"),
+        ("/a%20&%20b/", "a &amp; b"),
+    ] {
+        let answer = raw(&format!("GET {target} HTTP/1.1\r\nHost: files.example:81\r\n\r\n"));
+        assert_eq!(title(&answer.text()), expected, "{target}");
+    }
+    let nameless = raw("GET /docs/../ HTTP/1.0\r\n\r\n");
+    assert_eq!(title(&nameless.text()), "Files, page 1 of 3");
+}
+
+#[test]
+fn an_empty_folder_has_nothing_to_filter_or_to_download() {
+    let tree = Tree::empty();
+    fs::create_dir(tree.path("empty")).unwrap();
+    let server = Builder::new(&["--listing", "--archive", "--uploads", "off"]).tree(tree).start();
+    for (target, has_tools) in [("/", true), ("/?q=nowhere", true), ("/empty/", false), ("/empty/?q=x", false)] {
+        let page = server.get(target).text();
+        assert_eq!(page.contains("<div class=\"tools\" hidden>"), !has_tools, "{target}");
+        assert_eq!(page.contains("?download=zip"), has_tools, "{target}");
+    }
+}
+
+#[test]
 fn pages_at_their_bound() {
     for (files, pages) in [(4, 1), (5, 1), (6, 2), (10, 2), (11, 3)] {
         let tree = Tree::empty();
