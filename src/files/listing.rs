@@ -30,6 +30,8 @@ pub const AT_ONCE: usize = 4;
 /// About what an entry takes while a listing is made: a name, a record, and its row of the page.
 const ITEM_BYTES: usize = 1024;
 
+/// Folders above that are shown of a long way: as many as fit on a small screen. Those between the first and the last are folded up.
+const FOLDERS_ABOVE: usize = 5;
 /// Characters of a search: more than any name has.
 const SEARCH_CHARS: usize = 255;
 /// Files whose text is shown below the listing of their folder, whatever the case of their letters; the first that is there.
@@ -495,11 +497,22 @@ impl View<'_> {
     fn above(&self) -> String {
         let names: Vec<&[u8]> = self.path.segments().collect();
         let mut html = String::new();
+        let folded = if names.len() > FOLDERS_ABOVE { 1..names.len() - (FOLDERS_ABOVE - 2) } else { 0..0 };
         // the last is the folder itself
         for (depth, &steps) in self.address.up[..names.len()].iter().enumerate() {
             let name = if depth == 0 { "Files".into() } else { shown(names[depth - 1]) };
-            // writing to memory does not fail
+            if depth == folded.start && !folded.is_empty() {
+                // writing to memory does not fail
+                let _ = write!(
+                    html,
+                    "<li><details><summary aria-label=\"{} folders between\">\u{2026}</summary><ol role=\"list\">",
+                    folded.len()
+                );
+            }
             let _ = write!(html, "<li><a href=\"{}\"><bdi>{}</bdi></a></li>", "../".repeat(steps), escaped(&name));
+            if depth + 1 == folded.end {
+                html += "</ol></details></li>";
+            }
         }
         if html.is_empty() { html } else { format!("<nav aria-label=\"Folders above\"><ol role=\"list\">{html}</ol></nav>") }
     }
@@ -572,13 +585,12 @@ impl View<'_> {
                 Some(bytes) => ("", kind(&item.name), size(bytes)),
             };
             let time = timestamp(item.modified_s);
+            let (day, clock) = (&time[..10], &time[11..16]);
             let _ = writeln!(
                 html,
-                "<tr><th scope=\"row\"><a href=\"./{}{slash}\"><svg aria-hidden=\"true\"><use href=\"#{kind}\"/></svg><bdi>{}{slash}</bdi></a></th><td>{bytes}</td><td><time datetime=\"{time}\">{} <span>{}</span></time></td></tr>",
+                "<tr><th scope=\"row\"><a href=\"./{}{slash}\"><svg aria-hidden=\"true\"><use href=\"#{kind}\"/></svg><bdi>{}{slash}</bdi></a></th><td>{bytes}</td><td><time datetime=\"{time}\" title=\"{day} {clock} UTC\">{day} <span>{clock}</span></time></td></tr>",
                 escaped(&encoded(&item.name)),
                 escaped(&shown(&item.name)),
-                &time[..10],
-                &time[11..16],
             );
         }
         html
@@ -729,6 +741,35 @@ mod tests {
         let json = |target: &str, accept: &str| Ask::read(&request("GET", target, accept)).unwrap().is_json;
         assert!(json("/", "Accept: application/json") && json("/?format=json", "Accept: text/html"));
         assert!(!json("/", "Accept: */*") && !json("/?format=html", "Accept: application/json"));
+    }
+
+    #[test]
+    fn a_long_way_is_folded_up_and_leads_to_every_folder() {
+        for (depth, folded) in [(0, None), (1, None), (5, None), (6, Some(2)), (29, Some(25))] {
+            let mut path = CleanPath::default();
+            path.set((0..depth).map(|i| format!("/f{i}")).chain(["/".into()]).collect::<String>().as_bytes()).unwrap();
+            let address = Address { up: (0..=depth).rev().collect(), host: String::new() };
+            let (ask, items) = (ask("").unwrap(), []);
+            let view = View {
+                ask: &ask,
+                path: &path,
+                address: &address,
+                items: &items,
+                total: 0,
+                found: 0,
+                folders: 0,
+                bytes: 0,
+                pages: 1,
+                limit: None,
+                has_archives: false,
+                readme: None,
+            };
+            let above = view.above();
+            let links: Vec<_> = above.split("<a href=\"").skip(1).map(|rest| rest.split('"').next().unwrap().len() / 3).collect();
+            assert_eq!(links, (1..=depth).rev().collect::<Vec<_>>(), "{depth}");
+            let inside = above.split_once("<details>").map(|(_, rest)| rest.split_once("</details>").unwrap().0.matches("<a ").count());
+            assert_eq!(inside, folded, "{depth}");
+        }
     }
 
     #[test]
