@@ -24,6 +24,7 @@ use zip::{CompressionMethod, ZipWriter};
 
 use super::blocking::Blocking;
 use super::listing::Rules;
+use super::page::shown;
 use super::root::{Found, How, NoAnswer, Root};
 use super::{Store, failure};
 use crate::config::limits::Limits;
@@ -112,7 +113,7 @@ impl Archives {
         let leave = Arc::clone(&self.jobs).try_acquire_owned();
         let leave = leave.map_err(|_| Refuse::busy("As many archives as may be made at once are being made."))?;
         let top = if path.as_bytes().is_empty() { b"files".to_vec() } else { path.name().to_vec() };
-        let name = format!("{}.{}", String::from_utf8_lossy(&top), format.name());
+        let name = format!("{}.{}", shown(&top), format.name());
         let (store, rules, bounds) = (Arc::clone(store), Arc::clone(rules), self.bounds);
         let making = blocking.run(move || {
             let folder = path.as_bytes().to_vec();

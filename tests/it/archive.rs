@@ -177,7 +177,7 @@ fn names_go_in_as_they_are() {
             "_img src_x onerror_alert_1__.tar",
             "%3Cimg%20src%3Dx%20onerror%3Dalert%281%29%3E.tar",
         ),
-        ("/d/two%0Alines%0D%0AX-Evil:%201/", "two_lines__X-Evil_ 1.tar", "two%0Alines%0D%0AX-Evil%3A%201.tar"),
+        ("/d/two%0Alines%0D%0AX-Evil:%201/", "two_lines__X-Evil_ 1.tar", "two%E2%90%8Alines%E2%90%8D%E2%90%8AX-Evil%3A%201.tar"),
         ("/d/caf%E9-%FF%FE/", "caf_-__.tar", "caf%EF%BF%BD-%EF%BF%BD%EF%BF%BD.tar"),
     ] {
         let answer = download(&server, path, "tar");
