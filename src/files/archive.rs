@@ -25,7 +25,7 @@ use zip::{CompressionMethod, ZipWriter};
 use super::blocking::Blocking;
 use super::listing::Rules;
 use super::page::shown;
-use super::root::{Found, How, NoAnswer, Root};
+use super::root::{Found, How, NoAnswer};
 use super::{Store, failure};
 use crate::config::limits::Limits;
 use crate::http::body::{Body, Broken, Source};
@@ -117,7 +117,7 @@ impl Archives {
         let (store, rules, bounds) = (Arc::clone(store), Arc::clone(rules), self.bounds);
         let making = blocking.run(move || {
             let folder = path.as_bytes().to_vec();
-            let (members, modified_s) = collect(&store.root, &rules, &folder, bounds)?;
+            let (members, modified_s) = collect(&store, &rules, &folder, bounds)?;
             let mut packer = Packer::new(format);
             if members.is_empty() {
                 // what is in it would make it known
@@ -151,7 +151,7 @@ struct Member {
 }
 
 /// All that goes in, each folder before what is in it, and when the folder that is asked for last changed.
-fn collect(root: &Root, rules: &Rules, top: &[u8], bounds: Bounds) -> Result<(Vec<Member>, i64), Refuse> {
+fn collect(store: &Store, rules: &Rules, top: &[u8], bounds: Bounds) -> Result<(Vec<Member>, i64), Refuse> {
     const TOO_MUCH: Refuse = Refuse::new(StatusCode::FORBIDDEN, "There is more in this folder than an archive may hold.");
     const TOO_DEEP: Refuse = Refuse::new(StatusCode::FORBIDDEN, "There are more folders in folders here than an archive may hold.");
     let mut members: Vec<Member> = Vec::new();
@@ -161,7 +161,7 @@ fn collect(root: &Root, rules: &Rules, top: &[u8], bounds: Bounds) -> Result<(Ve
     while let Some(parent) = folders.pop_front() {
         let (mut path, depth) = path_of(&members, top, parent);
         path.extend(parent.map(|_| b'/'));
-        let mut contents = match root.read_folder(&path, left, |name| rules.tells(&path, name)) {
+        let mut contents = match store.read_folder(&path, left, |name| rules.tells(&path, name)) {
             Ok(Ok(contents)) => contents,
             // what is asked for has to be there; what is in it may go meanwhile
             Ok(Err(_)) if parent.is_some() => continue,

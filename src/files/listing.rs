@@ -117,7 +117,7 @@ impl Listing {
         let leave = Arc::clone(&self.making).acquire_owned().await;
         let made = blocking.run(move || {
             let _leave = leave;
-            make(&store.root, &rules, &path, &address, &ask)
+            make(&store, &rules, &path, &address, &ask)
         });
         Ok(self.answer(made.await?, is_json, request))
     }
@@ -291,15 +291,15 @@ struct Readme {
 }
 
 /// Makes a listing; it waits for the disk.
-fn make(root: &Root, rules: &Rules, path: &CleanPath, address: &Address, ask: &Ask) -> Result<String, Refuse> {
+fn make(store: &Store, rules: &Rules, path: &CleanPath, address: &Address, ask: &Ask) -> Result<String, Refuse> {
     let folder = path.as_bytes();
-    let Contents { mut items, is_whole, .. } = match root.read_folder(folder, rules.limit, |name| rules.tells(folder, name)) {
+    let Contents { mut items, is_whole, .. } = match store.read_folder(folder, rules.limit, |name| rules.tells(folder, name)) {
         Ok(Ok(contents)) => contents,
         Ok(Err(Found::Denied)) => return Err(Refuse::new(StatusCode::FORBIDDEN, "The server may not read what is at this address.")),
         Ok(Err(_)) => return Err(Refuse::not_found()),
         Err(e) => return Err(failure(e)),
     };
-    let readme = (ask.page == 1 && ask.search.is_empty()).then(|| readme(root, folder, &items, rules.readme_bytes)).flatten();
+    let readme = (ask.page == 1 && ask.search.is_empty()).then(|| readme(&store.root, folder, &items, rules.readme_bytes)).flatten();
     let total = items.len();
     if !ask.search.is_empty() {
         let wanted = ask.search.to_lowercase();

@@ -14,7 +14,7 @@ use super::blocking::Blocking;
 use super::cache::{Cache, Checked, Claim, Entry, Kind, Room};
 use super::compress::{self, Compressor, Effort};
 use super::ready::{self, About, Asked, Coded, Content, Ready, Variant, Way};
-use super::root::{self, Found, How, NoAnswer, Root, Stamp};
+use super::root::{self, Contents, Found, How, NoAnswer, Root, Stamp};
 use super::watch::{Epochs, Watch};
 use super::{Policy, is_in_memory, read_whole};
 use crate::config::plan::Plan;
@@ -280,6 +280,30 @@ impl Store {
             }
         }
         Ok(None)
+    }
+
+    /// What is in a folder, as `Root::read_folder` tells, without folders that answer with an index which may not be read.
+    ///
+    /// # Errors
+    ///
+    /// As for `Root::read_folder`.
+    pub fn read_folder(&self, path: &[u8], most: usize, wanted: impl Fn(&[u8]) -> bool) -> Result<Result<Contents, Found>, NoAnswer> {
+        let mut contents = self.root.read_folder(path, most, wanted)?;
+        if let Ok(contents) = &mut contents {
+            contents.items.retain(|item| item.len.is_some() || !self.is_shut(&[path, &item.name, b"/"].concat()));
+        }
+        Ok(contents)
+    }
+
+    /// Whether a folder, by its path with a slash, has an index that may not be read.
+    fn is_shut(&self, folder: &[u8]) -> bool {
+        let indexes = self.rules.index.iter().map(|name| [folder, name.as_str().as_bytes()].concat());
+        let mut found = indexes.filter_map(|index| match self.root.open_file(&index, How::Any) {
+            Ok(Ok(_)) => Some(false),
+            Ok(Err(Found::Denied)) => Some(true),
+            _ => None,
+        });
+        found.next().unwrap_or(false)
     }
 
     /// Whether a folder, by its path without a slash, has an index.

@@ -284,16 +284,28 @@ fn what_the_server_may_not_read_is_not_told() {
         return;
     };
     let tree = Tree::empty();
-    for name in ["open.txt", "closed.txt", "open/x", "closed/x", "unlistable/x", "unsearchable/x", "locked-root/x"] {
+    for name in [
+        "open.txt",
+        "closed.txt",
+        "open/x",
+        "closed/x",
+        "unlistable/x",
+        "unsearchable/x",
+        "locked-root/x",
+        "shut/index.html",
+        "home/index.html",
+    ] {
         tree.write(name, "");
     }
-    for (name, mode) in [("closed.txt", 0o000), ("closed", 0o000), ("unlistable", 0o300), ("unsearchable", 0o600)] {
+    for (name, mode) in
+        [("closed.txt", 0o000), ("closed", 0o000), ("unlistable", 0o300), ("unsearchable", 0o600), ("shut/index.html", 0o000)]
+    {
         set_mode(&tree.path(name), mode);
     }
     let folders = ["closed", "unlistable", "unsearchable"].map(|name| tree.path(name));
     let server = Builder::new(&["--listing"]).tree(tree).through(&wrapper).start();
-    assert_eq!(told(&server, "/"), ["locked-root/", "open/", "open.txt"]);
-    for target in ["/closed/", "/unlistable/", "/closed.txt"] {
+    assert_eq!(told(&server, "/"), ["home/", "locked-root/", "open/", "open.txt"]);
+    for target in ["/closed/", "/unlistable/", "/closed.txt", "/shut/"] {
         assert_eq!(server.get(target).status, 403, "{target}");
     }
     folders.iter().for_each(|folder| set_mode(folder, 0o700));
