@@ -6,18 +6,21 @@
 use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
 use super::archive::{Archives, Format};
 use super::blocking::Blocking;
+use super::compress::{self, Effort};
 use super::page::{escaped, query_values, shown, shown_text, size};
 use super::root::{Contents, Found, How, Item, Root};
 use super::{Store, failure, page, refused};
 use crate::config::limits::Limits;
 use crate::config::plan::Plan;
 use crate::config::rules::Dotfiles;
+use crate::http::coding::{Accepted, Coding};
 use crate::http::conditional::{self, Validators, Verdict};
 use crate::http::fields::Fields;
 use crate::http::path::{self, CleanPath};
@@ -37,6 +40,9 @@ const SEARCH_CHARS: usize = 255;
 /// Files whose text is shown below the listing of their folder, whatever the case of their letters; the first that is there.
 const READMES: [&str; 3] = ["README.md", "README.txt", "README"];
 
+/// What a listing depends on beside its address.
+const VARY: &str = "Accept, Accept-Encoding";
+
 const PAGE: &str = include_str!("listing.html");
 
 /// About what making a listing takes at most.
@@ -50,6 +56,8 @@ pub struct Listing {
     rules: Arc<Rules>,
     /// How folders are downloaded, if they are.
     archives: Option<Archives>,
+    /// Sizes of listings that are compressed, if any are.
+    compressed: Option<RangeInclusive<u64>>,
     page_policy: String,
     making: Arc<Semaphore>,
 }
@@ -83,6 +91,7 @@ impl Listing {
         Listing {
             rules: Arc::new(rules),
             archives: plan.archive.then(|| Archives::new(limits)),
+            compressed: plan.compress.then_some(limits.compress_min..=limits.compress_max),
             page_policy: page::policy(PAGE, "img-src data:"),
             making: Arc::new(Semaphore::new(AT_ONCE)),
         }
@@ -115,17 +124,45 @@ impl Listing {
         let (store, rules) = (Arc::clone(store), Arc::clone(&self.rules));
         // the semaphore is never closed; the leave goes along, so that a client that is gone frees it no earlier than the work ends
         let leave = Arc::clone(&self.making).acquire_owned().await;
-        let made = blocking.run(move || {
+        let made = blocking.run(move || (make(&store, &rules, &path, &address, &ask), leave));
+        let (text, leave) = made.await;
+        let text = text?;
+        let mut response = self.answer(&text, is_json, request);
+        if response.status != StatusCode::OK {
+            return Ok(response);
+        }
+        let accepted = super::accepted(request);
+        let coding = self.coding(text.len() as u64, accepted).ok_or_else(not_acceptable)?;
+        if coding == Coding::Identity {
+            response.body = text.into();
+            return Ok(response);
+        }
+        let coded = blocking.run(move || {
             let _leave = leave;
-            make(&store, &rules, &path, &address, &ask)
+            compress::encode(coding, Effort::Quick, text.as_bytes()).ok_or(text)
         });
-        Ok(self.answer(made.await?, is_json, request))
+        response.body = match coded.await {
+            Ok(coded) => {
+                response.fields.push(&header::CONTENT_ENCODING, coding.name());
+                coded.into()
+            }
+            Err(text) if accepted.allows(Coding::Identity) => text.into(),
+            Err(_) => return Err(not_acceptable()),
+        };
+        Ok(response)
     }
 
-    fn answer(&self, text: String, is_json: bool, request: &Request) -> Response {
+    /// The coding to answer with; none if nothing that there is is accepted.
+    fn coding(&self, bytes: u64, accepted: Accepted) -> Option<Coding> {
+        let is_coded = self.compressed.as_ref().is_some_and(|sizes| sizes.contains(&bytes));
+        accepted.best(Coding::FASTEST_FIRST).find(|&coding| is_coded || coding == Coding::Identity)
+    }
+
+    /// The answer without its body.
+    fn answer(&self, text: &str, is_json: bool, request: &Request) -> Response {
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
-        // a weak one: a folder may change and come to the same page
+        // a weak one: a folder may change and come to the same page, which is the same in every coding
         let etag = format!("W/\"{:016x}\"", hasher.finish());
         let (content_type, policy) = match is_json {
             true => ("application/json", "default-src 'none'; frame-ancestors 'none'"),
@@ -134,7 +171,7 @@ impl Listing {
         let fields = Fields::default()
             .with(&header::ETAG, &etag)
             .with(&header::CACHE_CONTROL, "no-cache")
-            .with(&header::VARY, "Accept")
+            .with(&header::VARY, VARY)
             .with(&header::X_CONTENT_TYPE_OPTIONS, "nosniff")
             .with(&header::CONTENT_SECURITY_POLICY, policy);
         // there is no date of a last change: none is ever old enough, and a condition on it is left aside
@@ -146,7 +183,7 @@ impl Listing {
             }
             _ => {
                 let fields = fields.with(&header::CONTENT_TYPE, content_type);
-                Response { fields, body: text.into(), ..Response::new(StatusCode::OK) }
+                Response { fields, ..Response::new(StatusCode::OK) }
             }
         }
     }
@@ -337,6 +374,12 @@ fn steps_up(sent: &[u8], depth: usize) -> Vec<usize> {
     steps.extend(folders.filter(|(_, name)| !name.is_empty()).map(|(before, _)| slashes - before - 1));
     // who sends steps of its own follows no links
     if steps.len() == depth + 1 { steps } else { (0..=depth).rev().collect() }
+}
+
+/// 406 (RFC 9110 section 15.5.7).
+fn not_acceptable() -> Refuse {
+    let refuse = Refuse::new(StatusCode::NOT_ACCEPTABLE, "There is no form of this listing that the request accepts.");
+    Refuse { field: Some((header::VARY, VARY.into())), ..refuse }
 }
 
 /// Folders come first, in either direction.

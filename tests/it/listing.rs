@@ -16,7 +16,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::client::Response;
-use crate::harness::{Builder, Server, Tree, set_mode, without_privilege};
+use crate::codings::decoded;
+use crate::harness::{Builder, Server, Tree, assert_same_bytes, set_mode, without_privilege};
 
 /// Names that would break out of a page, an address, a field or an archive if any of them could.
 pub fn hostile_names() -> Vec<Vec<u8>> {
@@ -113,7 +114,7 @@ fn the_fields_of_a_listing() {
     for (target, kind) in [("/bare/", "text/html; charset=utf-8"), ("/bare/?format=json", "application/json")] {
         let answer = server.get(target);
         assert_eq!(answer.status, 200);
-        for (field, value) in [("content-type", kind), ("cache-control", "no-cache"), ("vary", "Accept")] {
+        for (field, value) in [("content-type", kind), ("cache-control", "no-cache"), ("vary", "Accept, Accept-Encoding")] {
             assert_eq!(answer.need(field), value, "{target}");
         }
         assert!(answer.need("content-security-policy").starts_with("default-src 'none'"), "{target}");
@@ -122,7 +123,7 @@ fn the_fields_of_a_listing() {
         let etag = answer.need("etag").to_owned();
         assert!(etag.starts_with("W/\""), "{etag}");
         let again = server.connect().get_with(target, &format!("If-None-Match: {etag}\r\n"));
-        assert_eq!((again.status, again.need("etag"), again.need("vary")), (304, &etag[..], "Accept"), "{target}");
+        assert_eq!((again.status, again.need("etag"), again.need("vary")), (304, &etag[..], "Accept, Accept-Encoding"), "{target}");
         // there is no date: a condition on one changes nothing
         for field in ["If-Modified-Since", "If-Unmodified-Since"] {
             let fields = format!("{field}: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
@@ -135,6 +136,47 @@ fn the_fields_of_a_listing() {
     assert_eq!(names(&json(&by_accept)), ["leaf.txt"]);
     server.tree().write("bare/new.txt", "");
     assert_eq!(told(&server, "/bare/"), ["leaf.txt", "new.txt"], "a change shows at once");
+}
+
+/// In every coding it is the same listing, so the weak tag is the same too.
+#[test]
+fn listings_come_in_the_coding_that_is_accepted() {
+    let tree = Tree::empty();
+    (0..1000).for_each(|i| tree.write(format!("file {i}"), ""));
+    tree.write("few/x", "");
+    let server = listed(tree);
+    for target in ["/", "/?format=json"] {
+        let plain = server.get(target);
+        assert_eq!(plain.field("content-encoding"), None, "{target}");
+        let accepted = [
+            ("gzip", Some("gzip")),
+            ("br", Some("br")),
+            ("gzip, deflate, br, zstd", Some("zstd")),
+            ("gzip;q=0.5, identity", None),
+            ("identity;q=0, gzip", Some("gzip")),
+            ("deflate", None),
+        ];
+        for (accepts, coding) in accepted {
+            let answer = server.connect().get_with(target, &format!("Accept-Encoding: {accepts}\r\n"));
+            assert_eq!((answer.status, answer.field("content-encoding")), (200, coding), "{target} {accepts}");
+            assert_same_bytes(&decoded(coding, &answer.body), &plain.body, accepts);
+            assert!(coding.is_none() || answer.body.len() < plain.body.len() / 6, "{} of {}", answer.body.len(), plain.body.len());
+            for field in ["etag", "vary", "content-type"] {
+                assert_eq!(answer.need(field), plain.need(field), "{target} {accepts}");
+            }
+            let head = server.connect().head_with(target, &format!("Accept-Encoding: {accepts}\r\n"));
+            assert_eq!(head.fields_but_date(), answer.fields_but_date(), "{target} {accepts}");
+            let fields = format!("Accept-Encoding: {accepts}\r\nIf-None-Match: {}\r\n", plain.need("etag"));
+            let again = server.connect().get_with(target, &fields);
+            assert_eq!((again.status, again.field("content-encoding")), (304, None), "{target} {accepts}");
+        }
+        let nothing = server.connect().get_with(target, "Accept-Encoding: identity;q=0\r\n");
+        assert_eq!((nothing.status, nothing.need("vary")), (406, "Accept, Accept-Encoding"), "{target}");
+    }
+    let small = server.connect().get_with("/few/?format=json", "Accept-Encoding: gzip\r\n");
+    assert_eq!((small.status, small.field("content-encoding")), (200, None), "it is smaller than --compress-min");
+    let off = Builder::new(&["--listing", "--compress", "off"]).root(server.tree().root()).start();
+    assert_eq!(off.connect().get_with("/", "Accept-Encoding: gzip\r\n").field("content-encoding"), None);
 }
 
 #[test]
