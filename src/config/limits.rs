@@ -108,7 +108,7 @@ pub struct Limits {
     pub upload_limit: u64,
 
     /// All that the folder of uploads may hold; beyond, uploads get 507 [default: what the disk holds]
-    #[arg(long, value_name = "SIZE", value_parser = units::size, env = "MILLPOND_UPLOAD_QUOTA", help_heading = "Uploads")]
+    #[arg(long, value_name = "SIZE", value_parser = units::size, env = "MILLPOND_UPLOAD_QUOTA", hide_short_help = true, help_heading = "Uploads")]
     pub upload_quota: Option<u64>,
 
     /// Entries of one folder that are read to list it; what is beyond is not listed, and the page says so

@@ -134,7 +134,7 @@ pub struct File {
     pub uploads: Option<UploadsTo>,
 
     /// Uploads can be made, but neither read nor listed
-    #[arg(long, env = "MILLPOND_UPLOADS_WRITE_ONLY", value_parser = clap::builder::BoolishValueParser::new(), help_heading = "Uploads")]
+    #[arg(long, env = "MILLPOND_UPLOADS_WRITE_ONLY", hide_short_help = true, value_parser = clap::builder::BoolishValueParser::new(), help_heading = "Uploads")]
     pub uploads_write_only: bool,
 
     /// Who may upload: a name and an argon2 or bcrypt hash of a password; may be given several times. Reading stays open
@@ -142,7 +142,7 @@ pub struct File {
     pub upload_auth: Vec<Account>,
 
     /// A name by which this machine may be addressed in uploads, beside its own; may be given several times
-    #[arg(long, value_name = "NAME", value_parser = units::host_name, env = "MILLPOND_ALLOW_HOST", value_delimiter = ',', help_heading = "Uploads")]
+    #[arg(long, value_name = "NAME", value_parser = units::host_name, env = "MILLPOND_ALLOW_HOST", hide_short_help = true, value_delimiter = ',', help_heading = "Uploads")]
     pub allow_host: Vec<String>,
 
     /// How far the kernel confines the process (Landlock): `require` does not start without all of it

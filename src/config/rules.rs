@@ -23,7 +23,7 @@ const INDEX: &str = "index.html";
 #[derive(Clone, Debug, clap::Args)]
 pub struct Rules {
     /// Name of the file that a folder is served by; may be given several times, and the first that is there counts
-    #[arg(long, value_name = "NAME", default_value = INDEX, value_delimiter = ',', env = "MILLPOND_INDEX", help_heading = "Files")]
+    #[arg(long, value_name = "NAME", default_value = INDEX, value_delimiter = ',', env = "MILLPOND_INDEX", help_heading = "Sites")]
     pub index: Vec<IndexName>,
 
     /// Answer addresses where nothing is with this page, for an app that has its routes in the browser [FILE: index.html]
@@ -36,12 +36,12 @@ pub struct Rules {
         require_equals = true,
         default_missing_value = INDEX,
         env = "MILLPOND_SPA",
-        help_heading = "Files"
+        help_heading = "Sites"
     )]
     pub spa: Option<PageFile>,
 
     /// Serve about.html at /about, and redirect /about.html there
-    #[arg(long, env = "MILLPOND_CLEAN_URLS", value_parser = clap::builder::BoolishValueParser::new(), help_heading = "Files")]
+    #[arg(long, env = "MILLPOND_CLEAN_URLS", value_parser = clap::builder::BoolishValueParser::new(), help_heading = "Sites")]
     pub clean_urls: bool,
 
     /// Content-Type of the files with an extension; may be given several times

@@ -1,5 +1,6 @@
 //! The command line and the environment: what starts, what is refused in one line, and what the start says.
 
+use std::collections::BTreeSet;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 
@@ -283,6 +284,12 @@ fn help_and_version() {
     for flag in ["--host", "--port", "--threads", "--check"] {
         assert!(short.out.contains(flag), "{flag} is not in -h");
     }
+    // The README tells of the same.
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let told: BTreeSet<&str> = readme.lines().filter_map(|line| line.strip_prefix("| `--")?.split('`').next()).collect();
+    let shown: BTreeSet<&str> =
+        short.out.lines().filter_map(|line| line.trim_start().strip_prefix("--")?.split([' ', '[']).next()).collect();
+    assert_eq!(told, shown);
     // Each flag, and the default that it shows.
     let flags = [
         ("--host", "127.0.0.1"),
