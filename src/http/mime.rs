@@ -2,13 +2,42 @@
 
 use super::fields::is_token;
 
+/// Types by extension that are not those of `mime_guess`: where it is wrong, has a name that is out of use, or has none. What is
+/// compressed by itself is told as that, since it is sent without a Content-Encoding.
+const TYPES: [(&str, &str); 24] = [
+    ("cjs", "text/javascript"),
+    ("jsonl", "application/jsonl"),
+    ("m2ts", "video/mp2t"),
+    ("m3u8", "application/vnd.apple.mpegurl"),
+    ("m4a", "audio/mp4"),
+    ("map", "application/json"),
+    ("mid", "audio/midi"),
+    ("midi", "audio/midi"),
+    // the one name for scripts since RFC 9239
+    ("mjs", "text/javascript"),
+    ("mts", "video/mp2t"),
+    ("ndjson", "application/x-ndjson"),
+    ("obj", "model/obj"),
+    ("otf", "font/otf"),
+    ("rpm", "application/x-rpm"),
+    ("sql", "application/sql"),
+    ("stl", "model/stl"),
+    ("svgz", "application/gzip"),
+    ("tgz", "application/gzip"),
+    ("topojson", "application/json"),
+    ("ts", "video/mp2t"),
+    ("tzst", "application/zstd"),
+    ("usdz", "model/vnd.usdz+zip"),
+    ("woff", "font/woff"),
+    ("zst", "application/zstd"),
+];
+
 /// Content-Type for a file of this name, with a charset where the type is text.
 pub fn content_type(name: &[u8]) -> String {
     let extension = name.iter().rposition(|&b| b == b'.').and_then(|dot| std::str::from_utf8(&name[dot + 1..]).ok()).unwrap_or("");
-    let guess = mime_guess::from_ext(extension).first_raw().unwrap_or("application/octet-stream");
-    // the one name for scripts since RFC 9239
-    let guess = if guess == "application/javascript" { "text/javascript" } else { guess };
-    with_charset(guess)
+    let ours = TYPES.iter().find(|(of, _)| extension.eq_ignore_ascii_case(of)).map(|(_, media_type)| *media_type);
+    let media_type = ours.or_else(|| mime_guess::from_ext(extension).first_raw());
+    with_charset(media_type.unwrap_or("application/octet-stream"))
 }
 
 /// A type as Content-Type says it: with a charset where it is text and has no parameter.
@@ -37,26 +66,52 @@ pub fn is_plain(content_type: &str) -> bool {
 }
 
 /// Whether files of this type become smaller by a coding: text in all its forms, and the few binary formats that are not compressed
-/// by themselves.
+/// by themselves. Where a type has several names, those that `--mime` may give it are here too.
 pub fn is_compressible(content_type: &str) -> bool {
-    const OTHERS: [&str; 17] = [
+    const OTHERS: [&str; 43] = [
+        "application/font-sfnt",
+        "application/javascript",
         "application/json",
-        "application/xml",
-        "application/wasm",
+        "application/json5",
+        "application/jsonl",
+        "application/n-quads",
+        "application/n-triples",
+        "application/postscript",
         "application/rtf",
         "application/sql",
         "application/toml",
+        "application/trig",
+        "application/vnd.apple.mpegurl",
         "application/vnd.ms-fontobject",
+        "application/wasm",
+        "application/x-csh",
+        "application/x-font-ttf",
+        "application/x-httpd-php",
+        "application/x-java-jnlp-file",
+        "application/x-javascript",
+        "application/x-latex",
         "application/x-ndjson",
+        "application/x-ns-proxy-autoconfig",
+        "application/x-perl",
         "application/x-sh",
+        "application/x-sql",
+        "application/x-subrip",
+        "application/x-tcl",
+        "application/x-tex",
         "application/x-yaml",
+        "application/xml",
+        "application/xml-dtd",
         "application/yaml",
+        "audio/x-mpegurl",
+        "font/collection",
         "font/otf",
+        "font/sfnt",
         "font/ttf",
         "image/bmp",
-        "image/svg+xml",
-        "image/x-icon",
         "image/vnd.microsoft.icon",
+        "image/x-icon",
+        "model/obj",
+        "model/stl",
     ];
     let essence = content_type.split(';').next().unwrap_or_default().trim_end();
     essence.starts_with("text/") || essence.ends_with("+json") || essence.ends_with("+xml") || OTHERS.contains(&essence)
@@ -99,6 +154,36 @@ mod tests {
             ("a.svg", "image/svg+xml"),
             ("a.json", "application/json"),
             ("a.wasm", "application/wasm"),
+            ("a.webmanifest", "application/manifest+json"),
+            ("a.avif", "image/avif"),
+            ("a.ico", "image/x-icon"),
+            ("a.woff", "font/woff"),
+            ("a.woff2", "font/woff2"),
+            ("a.ttf", "font/ttf"),
+            ("a.otf", "font/otf"),
+            ("A.OTF", "font/otf"),
+            ("a.m3u8", "application/vnd.apple.mpegurl"),
+            ("a.mpd", "application/dash+xml"),
+            ("a.ts", "video/mp2t"),
+            ("a.mp4", "video/mp4"),
+            ("a.mp3", "audio/mpeg"),
+            ("a.m4a", "audio/mp4"),
+            ("a.mid", "audio/midi"),
+            ("app.js.map", "application/json"),
+            ("a.sql", "application/sql"),
+            ("a.ndjson", "application/x-ndjson"),
+            ("a.md", "text/markdown; charset=utf-8"),
+            ("a.csv", "text/csv; charset=utf-8"),
+            ("a.toml", "text/x-toml; charset=utf-8"),
+            ("a.yaml", "text/x-yaml; charset=utf-8"),
+            ("a.pdf", "application/pdf"),
+            ("a.docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+            ("a.zip", "application/zip"),
+            ("a.gz", "application/gzip"),
+            ("a.tgz", "application/gzip"),
+            ("a.svgz", "application/gzip"),
+            ("a.zst", "application/zstd"),
+            ("a.rpm", "application/x-rpm"),
             ("a.unheard-of", "application/octet-stream"),
             ("README", "application/octet-stream"),
             ("", "application/octet-stream"),
@@ -128,12 +213,36 @@ mod tests {
 
     #[test]
     fn text_gains_by_a_coding_and_what_is_compressed_does_not() {
-        for name in ["a.html", "a.css", "a.js", "a.json", "a.svg", "a.xml", "a.txt", "a.md", "a.wasm", "a.ttf", "a.webmanifest", "a.ico"] {
+        let text =
+            "html css js mjs cjs json map ndjson jsonl json5 webmanifest svg xml atom txt md csv yaml toml sql sh pl tex srt vtt m3u8";
+        let binary = "wasm ttf ttc otf eot ico bmp obj stl";
+        for name in text.split(' ').chain(binary.split(' ')).map(|extension| format!("a.{extension}")) {
             assert!(is_compressible(&content_type(name.as_bytes())), "{name}: {}", content_type(name.as_bytes()));
         }
-        for name in ["a.png", "a.jpg", "a.webp", "a.mp4", "a.zip", "a.gz", "a.woff2", "a.pdf", "a.bin", "a"] {
+        for name in
+            "png jpg webp avif mp4 ts mp3 zip gz tgz zst svgz rpm woff woff2 pdf bin".split(' ').map(|extension| format!("a.{extension}"))
+        {
             assert!(!is_compressible(&content_type(name.as_bytes())), "{name}: {}", content_type(name.as_bytes()));
         }
+        assert!(!is_compressible(&content_type(b"a")));
+        for given in [
+            "application/javascript",
+            "application/x-javascript; charset=utf-8",
+            "application/font-sfnt",
+            "application/x-sql",
+            "application/yaml",
+        ] {
+            assert!(is_compressible(given), "{given}");
+        }
+    }
+
+    #[test]
+    fn each_type_of_ours_is_needed() {
+        for (extension, media_type) in TYPES {
+            assert_ne!(mime_guess::from_ext(extension).first_raw(), Some(media_type), "{extension}");
+            assert!(is_media_type(media_type), "{media_type}");
+        }
+        assert!(TYPES.is_sorted_by(|one, next| one.0 < next.0), "each extension once, in order");
     }
 
     #[test]
