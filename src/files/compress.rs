@@ -85,6 +85,32 @@ fn window_log(bytes: usize) -> u32 {
     bytes.next_power_of_two().trailing_zeros().max(10)
 }
 
+/// Bytes that the head of a Zstandard frame takes at most (RFC 8878 section 3.1.1).
+pub const ZSTD_HEAD_BYTES: u64 = 18;
+
+/// Whether a browser can decode a Zstandard frame that begins like this: its window is no larger than they have to allow (RFC 9659).
+/// What is no such frame is left to who made it.
+pub fn is_for_browsers(zstd: &[u8]) -> bool {
+    zstd_window(zstd).is_none_or(|bytes| bytes <= 1 << ZSTD_WINDOW_LOG)
+}
+
+/// The window of a Zstandard frame, in bytes: that of its Window_Descriptor, or, of a single segment, the size of its content
+/// (RFC 8878 section 3.1.1.1). `None` if it does not begin like one.
+fn zstd_window(frame: &[u8]) -> Option<u64> {
+    let [0x28, 0xB5, 0x2F, 0xFD, descriptor, rest @ ..] = frame else { return None };
+    let is_single_segment = descriptor & 0x20 != 0;
+    if !is_single_segment {
+        let window = rest.first()?;
+        let base = 1_u64 << (10 + (window >> 3));
+        return Some(base + base / 8 * u64::from(window & 7));
+    }
+    let dictionary_bytes = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let size_bytes = 1 << (descriptor >> 6);
+    let size = rest.get(dictionary_bytes..dictionary_bytes + size_bytes)?.iter().rfold(0, |size, byte| size << 8 | u64::from(*byte));
+    // what fits into one byte is never told in two
+    Some(if size_bytes == 2 { size + 256 } else { size })
+}
+
 /// A piece of work for the thread.
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -171,5 +197,38 @@ mod tests {
         decoder.window_log_max(23).unwrap();
         assert_eq!(io::copy(&mut decoder, &mut io::sink()).unwrap(), 9 << 20);
         assert_eq!((window_log(1), window_log(1024), window_log(1025)), (10, 10, 11));
+        assert!(is_for_browsers(&coded) && zstd_window(&coded) == Some(8 << 20));
+    }
+
+    #[test]
+    fn windows_are_read_from_the_head_of_a_frame() {
+        const MIB: u64 = 1 << 20;
+        let cases: [(&str, &[u8], Option<u64>); 16] = [
+            ("the smallest window", &[0x00, 0x00], Some(1024)),
+            ("an eighth more", &[0x00, 0x01], Some(1024 + 128)),
+            ("8 MiB", &[0x00, 0x68], Some(8 * MIB)),
+            ("an eighth more than 8 MiB", &[0x00, 0x69], Some(9 * MIB)),
+            ("the largest window", &[0x00, 0xFF], Some((1 << 41) + 7 * (1 << 38))),
+            ("a window, with a checksum, a dictionary and a size", &[0x87, 0x70, 1, 2, 3, 4, 5, 0, 0, 0], Some(16 * MIB)),
+            ("a segment with a size in a byte", &[0x20, 0xFF], Some(255)),
+            ("in two bytes", &[0x60, 0x00, 0x01], Some(512)),
+            ("in four bytes", &[0xA0, 0x01, 0x00, 0x80, 0x00], Some(8 * MIB + 1)),
+            ("in eight bytes", &[0xE0, 0, 0, 0, 0, 0, 0, 0, 0x80], Some(1 << 63)),
+            ("behind a dictionary of a byte", &[0x21, 0xAA, 7], Some(7)),
+            ("behind a dictionary of four bytes", &[0x23, 1, 2, 3, 4, 7], Some(7)),
+            ("a size that is cut short", &[0xA0, 0x01, 0x00, 0x80], None),
+            ("a window that is cut short", &[0x00], None),
+            ("nothing but the magic number", &[], None),
+            ("all of a head", &[0xE3, 1, 2, 3, 4, 0, 0, 0, 1, 0, 0, 0, 0], Some(16 * MIB)),
+        ];
+        for (name, head, expected) in cases {
+            let frame = [&[0x28, 0xB5, 0x2F, 0xFD], head].concat();
+            assert!(frame.len() as u64 <= ZSTD_HEAD_BYTES, "{name}");
+            assert_eq!(zstd_window(&frame), expected, "{name}");
+            assert_eq!(is_for_browsers(&frame), expected.is_none_or(|bytes| bytes <= 8 * MIB), "{name}");
+        }
+        for none in [&b""[..], b"text", b"\x28\xB5\x2F", b"\x50\x2A\x4D\x18\0\0\0\0"] {
+            assert_eq!(zstd_window(none), None, "{none:?}");
+        }
     }
 }

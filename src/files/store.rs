@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::blocking::Blocking;
 use super::cache::{Cache, Checked, Claim, Entry, Kind, Room};
-use super::compress::{self, Compressor, Effort};
+use super::compress::{self, Compressor, Effort, ZSTD_HEAD_BYTES};
 use super::ready::{self, About, Asked, Coded, Content, Ready, Variant, Way};
 use super::root::{self, Contents, Found, How, NoAnswer, Root, Stamp};
 use super::watch::{Epochs, Watch};
@@ -411,7 +411,8 @@ impl Store {
         })
     }
 
-    /// Puts in the coded file beside a file, unless it is older: then it is of an earlier state.
+    /// Puts in the coded file beside a file, unless it is older: then it is of an earlier state. One that browsers can not decode is
+    /// left aside too.
     fn put_sidecar(
         &self,
         path: &[u8],
@@ -430,6 +431,16 @@ impl Store {
         let Ok((file, stamp)) = self.root.open_file(path, how)? else { return Ok(()) };
         let (content, stamp) = self.content(file, stamp, how)?;
         coded.put_beside(coding, Found::File(stamp));
+        if coding == Coding::Zstd && !is_for_browsers(&content, how)? {
+            // told once for each state of it, as long as the file is remembered
+            if before.is_none_or(|before| before.beside(coding) != Found::File(stamp)) {
+                let path = String::from_utf8_lossy(path);
+                say(&format!(
+                    "{path} is not used: its window is larger than the 8 MiB that browsers decode; make it with zstd -19 or less"
+                ));
+            }
+            return Ok(());
+        }
         if stamp.modified >= of.stamp.modified {
             let before = before.and_then(|before| before.get(coding)).filter(|before| before.sidecar == Some(stamp));
             let etag = match Self::known(&content, &stamp, before.map(|before| (&before.content, before)), how)? {
@@ -570,6 +581,14 @@ fn whole(content: &Content) -> Option<bytes::Bytes> {
             is_same.then(|| bytes.into())
         }
     }
+}
+
+/// Whether browsers can decode a file that is coded with Zstandard.
+fn is_for_browsers(zstd: &Content, how: How) -> Result<bool, NoAnswer> {
+    Ok(match zstd {
+        Content::Mem(bytes) => compress::is_for_browsers(bytes),
+        Content::Open(file) => compress::is_for_browsers(&read_whole(&file.fd, ZSTD_HEAD_BYTES.min(file.state.0), how)?),
+    })
 }
 
 /// Notes whether all of an open file is in memory. Larger ones are looked at slice by slice, when they are sent.

@@ -405,6 +405,44 @@ fn without_a_cache_nothing_is_made_but_what_lies_there_is_used() {
     }
 }
 
+/// A Zstandard frame that holds these bytes as they are, with this Window_Descriptor (RFC 8878 section 3.1.1).
+fn zstd_frame(window: u8, bytes: &[u8]) -> Vec<u8> {
+    let block = (bytes.len() as u32) << 3 | 1;
+    [&[0x28, 0xB5, 0x2F, 0xFD, 0x00, window], &block.to_le_bytes()[..3], bytes].concat()
+}
+
+#[test]
+fn a_sidecar_that_browsers_can_not_decode_is_left_aside() {
+    const OF_8_MIB: u8 = 0x68;
+    const OF_9_MIB: u8 = 0x69;
+    let tree = Tree::empty();
+    // one that is kept in memory, and one that stays open
+    for (name, length) in [("small", 3_000), ("large", 60_000)] {
+        tree.write(format!("{name}-good.html"), text(1, length));
+        tree.write(format!("{name}-good.html.zst"), zstd_frame(OF_8_MIB, &text(1, length)));
+        tree.write(format!("{name}-wide.html"), text(2, length));
+        tree.write(format!("{name}-wide.html.zst"), zstd_frame(OF_9_MIB, &text(2, length)));
+        age(&tree.path(format!("{name}-wide.html")), -100);
+        age(&tree.path(format!("{name}-wide.html.zst")), -50);
+    }
+    let server = Builder::new(&["--compress", "off"]).tree(tree).start();
+    let mut client = server.connect();
+    for (name, length) in [("small", 3_000), ("large", 60_000)] {
+        let good = get(&mut client, &format!("/{name}-good.html"), "zstd");
+        assert_eq!(good.field("content-encoding"), Some("zstd"), "{name}");
+        assert_is(&good, &text(1, length), name);
+        for _ in 0..3 {
+            let wide = get(&mut client, &format!("/{name}-wide.html"), "zstd");
+            assert_eq!(wide.field("content-encoding"), None, "{name}");
+            assert_is(&wide, &text(2, length), name);
+        }
+        server.wait_for_line(&format!("{name}-wide.html.zst is not used"));
+    }
+    assert_eq!(get(&mut client, "/small-wide.html", "zstd, identity;q=0").status, 406);
+    let told = server.err.all().iter().filter(|line| line.contains("is not used")).count();
+    assert_eq!(told, 2, "once for each");
+}
+
 /// Sets the time of the last change, in seconds from now.
 fn age(path: &Path, seconds: i64) {
     let now = SystemTime::now();
