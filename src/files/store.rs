@@ -232,9 +232,13 @@ impl Store {
         };
         if self.rules.clean_urls && (found == Found::Nothing || found == Found::Folder && !self.has_index(path, how)?) {
             let html = self.at(path, Way::Clean);
-            if let Ok(file) = probe(html.as_bytes())? {
-                let address = self.clean(&html, how)?.filter(|address| address != path);
-                return Ok(address.map_or(Place::File(Way::Clean, file), Place::Moved));
+            match probe(html.as_bytes())? {
+                Ok(file) => {
+                    let address = self.clean(&html, how)?.filter(|address| address != path);
+                    return Ok(address.map_or(Place::File(Way::Clean, file), Place::Moved));
+                }
+                Err(Found::Denied) => return Ok(Place::Denied),
+                Err(_) => {}
             }
         }
         Ok(match found {

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{BROWSER, page, poll, serve};
 use crate::client::{HOST, request};
-use crate::harness::{Server, Tree};
+use crate::harness::{Builder, Server, Tree, set_mode, without_privilege};
 
 fn tree() -> Tree {
     let tree = Tree::empty();
@@ -303,4 +303,23 @@ fn links_out_of_the_root_have_no_clean_address() {
         assert_eq!(server.get(target).status, 404, "{target}");
     }
     assert_served(&server, &[("/in", "about")]);
+}
+
+#[test]
+fn a_page_that_may_not_be_read_is_not_passed_over() {
+    let Some(wrapper) = without_privilege() else {
+        eprintln!("SKIPPED: running as root without setpriv, everything may be read");
+        return;
+    };
+    for app in [&[][..], &["--spa=app.html"]] {
+        let tree = Tree::empty();
+        tree.write("app.html", page("app"));
+        tree.write("denied.html", page("closed"));
+        set_mode(&tree.path("denied.html"), 0o000);
+        let server = Builder::new(&[&["--clean-urls"], app].concat()).tree(tree).through(&wrapper).start();
+        let mut client = server.connect();
+        for target in ["/denied", "/denied.html"] {
+            assert_eq!(client.get_with(target, BROWSER).status, 403, "{target} {app:?}");
+        }
+    }
 }
