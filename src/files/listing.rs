@@ -16,7 +16,7 @@ use super::blocking::Blocking;
 use super::compress::{self, Effort};
 use super::page::{escaped, query_values, shown, shown_text, size};
 use super::root::{Contents, Found, How, Item, Root};
-use super::{Store, failure, page, refused};
+use super::{Store, failure, page, refused, unix_now_s};
 use crate::config::limits::Limits;
 use crate::config::plan::Plan;
 use crate::config::rules::Dotfiles;
@@ -176,7 +176,7 @@ impl Listing {
             .with(&header::CONTENT_SECURITY_POLICY, policy);
         // there is no date of a last change: none is ever old enough, and a condition on it is left aside
         let validators = Validators { etag: etag.as_bytes().strip_prefix(b"W/").unwrap_or_default(), modified_s: u64::MAX };
-        match conditional::evaluate(request, validators) {
+        match conditional::evaluate(request, validators, unix_now_s()) {
             Verdict::NotModified => Response { fields, ..Response::new(StatusCode::NOT_MODIFIED) },
             Verdict::Failed if request.field(&header::IF_MATCH).is_some() => {
                 refused(Refuse::new(StatusCode::PRECONDITION_FAILED, "The listing is not the one that the request speaks of."), request)

@@ -468,7 +468,7 @@ impl Files {
             return Served::Whole(Whole::new(entry, coding));
         }
         let is_digest_missing = variant.digest.is_none() && wants_digest(request);
-        if !is_digest_missing || conditional::evaluate(request, variant.validators()) != Verdict::Proceed {
+        if !is_digest_missing || conditional::evaluate(request, variant.validators(), unix_now_s()) != Verdict::Proceed {
             return Served::Ready(answer(variant, request));
         }
         self.tell_with_digest(path, entry, coding, asking)
@@ -532,7 +532,8 @@ fn unmade_but_known(ready: &Ready, coded: &Coded, accepted: Accepted, request: &
     let mut tags = codings.flat_map(|coding| [Effort::Best, Effort::Quick].map(|effort| coded.about.etag(coding, effort)));
     let tag = tags.find(|tag| names(request, &header::IF_NONE_MATCH, tag))?;
     let variant = coded.about.variant(Coding::Identity, tag, Content::Mem(Default::default()));
-    let is_known = conditional::evaluate(request, variant.validators()) == Verdict::NotModified && !ready.plain.has_changed_in_place(ready);
+    let is_known = conditional::evaluate(request, variant.validators(), unix_now_s()) == Verdict::NotModified
+        && !ready.plain.has_changed_in_place(ready);
     is_known.then(|| unchanged(&variant))
 }
 
@@ -630,7 +631,7 @@ fn failure(e: NoAnswer) -> Refuse {
 
 /// Answers a request with a representation: preconditions first, then the range (RFC 9110 section 13.2.2).
 fn answer(variant: &Variant, request: &Request) -> Response {
-    match conditional::evaluate(request, variant.validators()) {
+    match conditional::evaluate(request, variant.validators(), unix_now_s()) {
         Verdict::Proceed => {}
         Verdict::NotModified => return unchanged(variant),
         Verdict::Failed => {

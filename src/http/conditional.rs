@@ -31,8 +31,10 @@ pub enum Verdict {
 
 /// Evaluates the preconditions in their order of precedence (RFC 9110 section 13.2.2). If-Range is apart: see `range_holds`.
 ///
-/// It is for requests that would succeed without them (section 13.2.1), and for a resource that is there: `*` names it.
-pub fn evaluate(request: &Request, current: Validators) -> Verdict {
+/// It is for requests that would succeed without them (section 13.2.1), and for a resource that is there: `*` names it. `now_s` is the
+/// time of the response in seconds since 1970.
+pub fn evaluate(request: &Request, current: Validators, now_s: u64) -> Verdict {
+    let is_newer = |since: i64| i128::from(current.modified_s) > i128::from(since);
     if request.lacks(CONDITIONS) {
         return Verdict::Proceed;
     }
@@ -40,8 +42,8 @@ pub fn evaluate(request: &Request, current: Validators) -> Verdict {
         if !lists(request, &header::IF_MATCH, current.etag, Comparison::Strong) {
             return Verdict::Failed;
         }
-    } else if let Some(since) = since(request, &header::IF_UNMODIFIED_SINCE)
-        && current.modified_s > since
+    } else if let Some(since) = since(request, &header::IF_UNMODIFIED_SINCE, now_s)
+        && is_newer(since)
     {
         return Verdict::Failed;
     }
@@ -51,8 +53,8 @@ pub fn evaluate(request: &Request, current: Validators) -> Verdict {
             return if safe { Verdict::NotModified } else { Verdict::Failed };
         }
     } else if safe
-        && let Some(since) = since(request, &header::IF_MODIFIED_SINCE)
-        && current.modified_s <= since
+        && let Some(since) = since(request, &header::IF_MODIFIED_SINCE, now_s)
+        && !is_newer(since)
     {
         return Verdict::NotModified;
     }
@@ -67,7 +69,10 @@ pub fn range_holds(request: &Request, current: Validators, now_s: u64) -> bool {
     }
     match request.only(&header::IF_RANGE) {
         Some(tag @ ([b'"', ..] | [b'W', b'/', ..])) => tag == current.etag,
-        Some(value) => date::parse(value) == Some(current.modified_s) && now_s >= current.modified_s.saturating_add(STRONG_AFTER_S),
+        Some(value) => {
+            let is_named = date::parse(value, now_s).is_some_and(|date_s| u64::try_from(date_s) == Ok(current.modified_s));
+            is_named && now_s >= current.modified_s.saturating_add(STRONG_AFTER_S)
+        }
         None => false,
     }
 }
@@ -83,8 +88,8 @@ fn has(request: &Request, name: &header::HeaderName) -> bool {
 }
 
 /// The date in a field; what is no date, or more than one, is ignored (RFC 9110 sections 13.1.3 and 13.1.4).
-fn since(request: &Request, name: &header::HeaderName) -> Option<u64> {
-    request.only(name).and_then(date::parse)
+fn since(request: &Request, name: &header::HeaderName, now_s: u64) -> Option<i64> {
+    request.only(name).and_then(|value| date::parse(value, now_s))
 }
 
 /// Whether a list of entity tags, over all fields of the name, holds this one (RFC 9110 section 8.8.3.2); `*` holds any.
@@ -119,6 +124,8 @@ mod tests {
 
     const CURRENT: Validators = Validators { etag: b"\"abc\"", modified_s: 784_111_777 };
     const AT: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    /// In 2026.
+    const NOW_S: u64 = 1_792_281_600;
     const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
     const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
 
@@ -126,7 +133,7 @@ mod tests {
     fn assert_verdicts(cases: &[(&str, &str, Verdict)]) {
         for (method, fields, expected) in cases {
             let fields = fields.replace("AT", AT).replace("BEFORE", BEFORE).replace("AFTER", AFTER);
-            assert_eq!(evaluate(&request(method, "/", &fields), CURRENT), *expected, "{method} {fields}");
+            assert_eq!(evaluate(&request(method, "/", &fields), CURRENT, NOW_S), *expected, "{method} {fields}");
         }
     }
 
@@ -184,6 +191,10 @@ mod tests {
             ("GET", "If-Unmodified-Since: AFTER", Proceed),
             ("GET", "If-Unmodified-Since: BEFORE", Failed),
             ("POST", "If-Unmodified-Since: BEFORE", Failed),
+            ("GET", "If-Unmodified-Since: Wed, 31 Dec 1969 23:59:59 GMT", Failed),
+            ("GET", "If-Modified-Since: Wed, 31 Dec 1969 23:59:59 GMT", Proceed),
+            ("GET", "If-Unmodified-Since: Wednesday, 01-Jan-75 00:00:00 GMT", Proceed),
+            ("GET", "If-Unmodified-Since: Saturday, 01-Jan-77 00:00:00 GMT", Failed),
             ("GET", "If-Unmodified-Since: soon", Proceed),
             ("GET", "If-Unmodified-Since: BEFORE\r\nIf-Unmodified-Since: BEFORE", Proceed),
         ]);
@@ -228,7 +239,7 @@ mod tests {
         ];
         for (field, holds) in cases {
             let field = field.replace("AT", AT).replace("BEFORE", BEFORE).replace("AFTER", AFTER);
-            assert_eq!(range_holds(&request("GET", "/", &field), CURRENT, u64::MAX), holds, "{field}");
+            assert_eq!(range_holds(&request("GET", "/", &field), CURRENT, NOW_S), holds, "{field}");
         }
     }
 

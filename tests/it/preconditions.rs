@@ -65,6 +65,7 @@ fn if_modified_since() {
         ("a year earlier, as RFC 850 wrote it", http_date::rfc850(modified - 31_536_000), 200),
         ("a year earlier, as asctime writes it", http_date::asctime(modified - 31_536_000), 200),
         ("long ago", http_date::imf(0), 200),
+        ("before 1970", http_date::imf(-1), 200),
         ("no date", "yesterday".to_owned(), 200),
         ("nothing", String::new(), 200),
         ("a number", modified.to_string(), 200),
@@ -115,6 +116,7 @@ fn if_unmodified_since() {
         ("a second later", http_date::imf(modified + 1), 200),
         ("a second earlier", earlier.clone(), 412),
         ("a second earlier, as asctime writes it", http_date::asctime(modified - 1), 412),
+        ("before 1970", http_date::imf(-1), 412),
         ("no date", "yesterday".to_owned(), 200),
         ("two dates", format!("{earlier}\r\nIf-Unmodified-Since: {earlier}"), 200),
     ];
