@@ -111,8 +111,9 @@ impl Spec {
             (b"", suffix) => Some(Spec::Last { bytes: number(suffix)? }),
             (first, b"") => Some(Spec::From { first: number(first)?, last: u64::MAX }),
             (first, last) => {
+                let is_in_order = size(first) <= size(last);
                 let (first, last) = (number(first)?, number(last)?);
-                (first <= last).then_some(Spec::From { first, last })
+                is_in_order.then_some(Spec::From { first, last })
             }
         }
     }
@@ -134,6 +135,12 @@ fn number(digits: &[u8]) -> Option<u64> {
         return None;
     }
     Some(digits.iter().fold(0, |n: u64, d| n.saturating_mul(10).saturating_add(u64::from(d - b'0'))))
+}
+
+/// What puts decimal numbers in order, however large they are.
+fn size(digits: &[u8]) -> (usize, &[u8]) {
+    let zeros = digits.iter().take_while(|&&d| d == b'0').count();
+    (digits.len() - zeros, &digits[zeros..])
 }
 
 #[cfg(test)]
@@ -207,6 +214,11 @@ mod tests {
             ("bytes=0-99999999999999999999999", 10, "0-9"),
             ("bytes=99999999999999999999999-", 10, "none"),
             ("bytes=18446744073709551616-18446744073709551617", 10, "none"),
+            ("bytes=18446744073709551616-18446744073709551615", 10, "whole"),
+            ("bytes=1-9,18446744073709551616-18446744073709551615", 10, "whole"),
+            ("bytes=18446744073709551617-18446744073709551616", 10, "whole"),
+            ("bytes=0018446744073709551616-18446744073709551616", 10, "none"),
+            ("bytes=0000000000000000000000002-3", 10, "2-3"),
             ("bytes=-99999999999999999999999", 10, "0-9"),
             ("bytes=18446744073709551614-18446744073709551615", MAX, "18446744073709551614-18446744073709551614"),
             ("bytes=18446744073709551615-", MAX, "none"),
