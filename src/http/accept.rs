@@ -1,10 +1,12 @@
 //! What a client says it accepts (RFC 9110 section 12.5).
 
+use super::fields::split_unquoted;
+
 /// Whether the client would rather have JSON than a page: it names a JSON type, with a higher quality than `text/html`. The values
 /// of all Accept fields are one list.
 pub fn prefers_json<'a>(accept: impl Iterator<Item = &'a [u8]>) -> bool {
     let (mut problem, mut json, mut html) = (Best::default(), Best::default(), Best::default());
-    for element in accept.flat_map(|value| value.split(|&b| b == b',')) {
+    for element in accept.flat_map(|value| split_unquoted(value, b',')) {
         problem.consider(element, "application/problem+json", false);
         json.consider(element, "application/json", false);
         html.consider(element, "text/html", true);
@@ -16,7 +18,7 @@ pub fn prefers_json<'a>(accept: impl Iterator<Item = &'a [u8]>) -> bool {
 /// quality.
 pub fn asks_for_page<'a>(accept: impl Iterator<Item = &'a [u8]>) -> bool {
     let (mut json, mut html) = (Best::default(), Best::default());
-    for element in accept.flat_map(|value| value.split(|&b| b == b',')) {
+    for element in accept.flat_map(|value| split_unquoted(value, b',')) {
         json.consider(element, "application/json", false);
         html.consider(element, "text/html", false);
     }
@@ -33,7 +35,7 @@ struct Best {
 impl Best {
     fn consider(&mut self, element: &[u8], name: &str, wildcards: bool) {
         let (kind, _) = name.split_once('/').unwrap_or((name, ""));
-        let mut parts = element.split(|&b| b == b';').map(<[u8]>::trim_ascii);
+        let mut parts = split_unquoted(element, b';').map(<[u8]>::trim_ascii);
         let range = parts.next().unwrap_or_default();
         let specific = if range.eq_ignore_ascii_case(name.as_bytes()) {
             3
@@ -92,12 +94,17 @@ mod tests {
             ("application/json;q=0", false),
             ("application/json;q=7", false),
             ("text/html;q=0.1|application/json", true),
+            ("text/html;level=\"1, application/json\"", false),
+            ("text/html;q=0.1;x=\"a,b\", application/json", true),
+            ("text/html;x=\"a;q=0.1\", application/json;q=0.5", false),
+            ("text/x;x=\"\\\", application/json\"", false),
         ];
         for (accept, json) in cases {
             assert_eq!(prefers_json(accept.split('|').map(str::as_bytes)), json, "{accept}");
         }
         assert!(!prefers_json(std::iter::empty()));
     }
+
     #[test]
     fn weights() {
         let cases = [

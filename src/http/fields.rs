@@ -78,7 +78,23 @@ impl Fields {
 
 /// Whether this is a token (RFC 9110 section 5.6.2).
 pub fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    !text.is_empty() && text.bytes().all(is_token_byte)
+}
+
+/// Whether this may be part of a token.
+pub fn is_token_byte(b: u8) -> bool {
+    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+}
+
+/// The parts of a value between separators; one within a quoted string is none (RFC 9110 section 5.6.4).
+pub fn split_unquoted(value: &[u8], at: u8) -> impl Iterator<Item = &[u8]> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    value.split(move |&b| {
+        let is_end = b == at && !is_quoted;
+        is_quoted ^= b == b'"' && !is_escaped;
+        is_escaped = is_quoted && b == b'\\' && !is_escaped;
+        is_end
+    })
 }
 
 fn is_of(line: &[u8], name: &HeaderName) -> bool {
@@ -103,6 +119,25 @@ mod tests {
         let seen: Vec<_> = fields.iter().collect();
         assert_eq!(seen, [(&b"etag"[..], &b"\"a:b\""[..]), (b"allow", b"GET")]);
         assert_eq!(fields.into_shared(), "etag: \"a:b\"\r\nallow: GET\r\n");
+    }
+
+    #[test]
+    fn quoted_separators_end_nothing() {
+        let cases = [
+            ("", "<>"),
+            ("a,b", "<a><b>"),
+            (",a,", "<><a><>"),
+            ("a;x=\"b,c\",d", "<a;x=\"b,c\"><d>"),
+            ("\"a\\\",b\",c", "<\"a\\\",b\"><c>"),
+            ("\"a\\\\\",b", "<\"a\\\\\"><b>"),
+            ("a\\,b", "<a\\><b>"),
+            ("a\\\",b\",c", "<a\\\",b\"><c>"),
+            ("\"a,b", "<\"a,b>"),
+        ];
+        for (value, parts) in cases {
+            let split: String = split_unquoted(value.as_bytes(), b',').map(|part| format!("<{}>", str::from_utf8(part).unwrap())).collect();
+            assert_eq!(split, parts, "{value}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Request;
+use super::fields::split_unquoted;
 
 /// The client that a request comes from: the rightmost address that is not a trusted proxy, beginning with the one that is connected.
 ///
@@ -16,7 +17,7 @@ pub fn client(peer: IpAddr, request: &Request, is_trusted: impl Fn(IpAddr) -> bo
         return peer;
     }
     let told = |name: &str, read: fn(&[u8]) -> Option<IpAddr>| {
-        let elements: Vec<&[u8]> = request.named(name).flat_map(elements).collect();
+        let elements: Vec<&[u8]> = request.named(name).flat_map(|value| split_unquoted(value, b',')).collect();
         (!elements.is_empty()).then(|| first_stranger(peer, elements.iter().rev().map(|element| read(element)), &is_trusted))
     };
     match (told("x-forwarded-for", address), told("forwarded", forwarded_for)) {
@@ -37,15 +38,6 @@ fn first_stranger(peer: IpAddr, addresses: impl Iterator<Item = Option<IpAddr>>,
         }
     }
     client
-}
-
-/// The elements of a list; a comma within quotes does not end one.
-fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut quoted = false;
-    value.split(move |&b| {
-        quoted ^= b == b'"';
-        b == b',' && !quoted
-    })
 }
 
 /// `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`
