@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::header::HeaderName;
+use super::structured;
 
 /// A SHA-256 digest.
 pub type Sha256 = [u8; 32];
@@ -17,21 +18,10 @@ pub const WANT_REPR_DIGEST: &str = "want-repr-digest";
 const NAME: &[u8] = b"sha-256";
 
 /// Whether a client wants a digest by SHA-256: it lists the algorithm with a preference from 1 to 10 (RFC 9530 section 4). The values
-/// of all fields are one list. Of an algorithm that is listed twice the last counts; what is no whole number in that range is ignored.
+/// of all fields are one dictionary. Of an algorithm that is listed twice the last counts.
 pub fn is_wanted<'a>(values: impl Iterator<Item = &'a [u8]>) -> bool {
-    let members = values.flat_map(|value| value.split(|&b| b == b','));
-    members.filter_map(preference).last().is_some_and(|preference| preference > 0)
-}
-
-/// The preference for our algorithm, if a member of the list is about it: `sha-256=5`, maybe with parameters.
-fn preference(member: &[u8]) -> Option<u8> {
-    let value = member.trim_ascii().strip_prefix(NAME)?.strip_prefix(b"=")?;
-    let value = value.split(|&b| b == b';').next().unwrap_or_default().trim_ascii_end();
-    match value {
-        b"10" => Some(10),
-        [digit @ b'0'..=b'9'] => Some(digit - b'0'),
-        _ => None,
-    }
+    let all = values.collect::<Vec<_>>().join(&b", "[..]);
+    structured::integer(&all, NAME).is_some_and(|preference| (1..=10).contains(&preference))
 }
 
 /// The value of Repr-Digest: a byte sequence by the name of its algorithm (RFC 9530 section 3).
@@ -69,6 +59,11 @@ mod tests {
             ("sha-2560=1", false),
             ("id-sha-256=1", false),
             ("x=\"a, sha-256=5\"", false),
+            ("x=\"a, b\", sha-256=5", true),
+            ("sha-256=05", true),
+            ("sha-256=5,", false),
+            ("sha-256=3, sha-256=11", false),
+            ("sha-256=5|sha 512", false),
             ("", false),
         ];
         for (values, expected) in cases {

@@ -19,6 +19,7 @@ pub mod partial;
 pub mod path;
 pub mod range;
 pub mod refuse;
+pub mod structured;
 
 use std::ops::Range;
 use std::time::Duration;
