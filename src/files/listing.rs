@@ -16,7 +16,7 @@ use super::blocking::Blocking;
 use super::compress::{self, Effort};
 use super::page::{escaped, query_values, shown, shown_text, size};
 use super::root::{Contents, Found, How, Item, Root};
-use super::{Store, failure, page, refused, unix_now_s};
+use super::{Store, failure, page, refused, unix_now_s, with_vary};
 use crate::config::limits::Limits;
 use crate::config::plan::Plan;
 use crate::config::rules::Dotfiles;
@@ -44,6 +44,8 @@ const READMES: [&str; 3] = ["README.md", "README.txt", "README"];
 const VARY: &str = "Accept, Accept-Encoding";
 
 const PAGE: &str = include_str!("listing.html");
+/// What every answer about a folder follows from: a page or JSON is asked for by it.
+const VARY: &str = "Accept";
 
 /// About what making a listing takes at most.
 pub fn making_bytes(limits: &Limits) -> u64 {
@@ -107,7 +109,7 @@ impl Listing {
             Ok(ask) => self.list(store, blocking, path, ask, request).await,
             Err(refuse) => Err(refuse),
         };
-        answered.unwrap_or_else(|refuse| refused(refuse, request))
+        answered.unwrap_or_else(|refuse| with_vary(refused(refuse, request), Some(VARY)))
     }
 
     async fn list(
@@ -179,7 +181,8 @@ impl Listing {
         match conditional::evaluate(request, validators, unix_now_s()) {
             Verdict::NotModified => Response { fields, ..Response::new(StatusCode::NOT_MODIFIED) },
             Verdict::Failed if request.field(&header::IF_MATCH).is_some() => {
-                refused(Refuse::new(StatusCode::PRECONDITION_FAILED, "The listing is not the one that the request speaks of."), request)
+                let refuse = Refuse::new(StatusCode::PRECONDITION_FAILED, "The listing is not the one that the request speaks of.");
+                with_vary(refused(refuse, request), Some(VARY))
             }
             _ => {
                 let fields = fields.with(&header::CONTENT_TYPE, content_type);

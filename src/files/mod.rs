@@ -356,7 +356,9 @@ impl Files {
     fn fall_back<'a>(&'a self, path: &CleanPath, asking: Asking<'a>) -> Served<'a> {
         match self.store.rules.fallback(path) {
             Some(page) if accept::asks_for_page(asking.request.named(header::ACCEPT.as_str())) => self.serve_known(page, asking),
-            _ => Served::Ready(refused(Refuse::not_found(), asking.request)),
+            // others get the page here
+            Some(_) => Served::Ready(with_vary(refused(Refuse::not_found(), asking.request), Some("accept"))),
+            None => Served::Ready(refused(Refuse::not_found(), asking.request)),
         }
     }
 
@@ -542,10 +544,11 @@ fn names(request: &Request, field: &header::HeaderName, tag: &str) -> bool {
     request.named(field.as_str()).any(|value| memchr::memmem::find(value, tag.as_bytes()).is_some())
 }
 
-/// 406 (RFC 9110 section 15.5.7).
+/// 406 (RFC 9110 section 15.5.7), which follows from Accept-Encoding also where nothing else does.
 fn not_acceptable(vary: Option<&str>, request: &Request) -> Response {
+    let vary = if vary == Some("accept") { "accept, accept-encoding" } else { vary.unwrap_or("accept-encoding") };
     let refuse = Refuse::new(StatusCode::NOT_ACCEPTABLE, "There is no form of this file that the request accepts.");
-    with_vary(refused(refuse, request), vary)
+    with_vary(refused(refuse, request), Some(vary))
 }
 
 fn with_vary(mut response: Response, vary: Option<&str>) -> Response {

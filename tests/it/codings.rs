@@ -197,7 +197,7 @@ fn what_does_not_gain_is_sent_as_it_is() {
                 assert_eq!((answer.status, answer.length(), answer.field("content-encoding")), (200, 5_000, None), "{name}");
                 assert_eq!(answer.field("vary"), vary, "{name}");
                 let none = get(&mut client, target, &format!("{coding}, identity;q=0"));
-                assert_eq!((none.status, none.field("vary")), (406, vary), "{name}");
+                assert_eq!((none.status, none.field("vary")), (406, Some("accept-encoding")), "{name}");
             }
         }
     }

@@ -129,8 +129,13 @@ fn the_fields_of_a_listing() {
             let fields = format!("{field}: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
             assert_eq!(server.connect().get_with(target, &fields).status, 200, "{target} {field}");
         }
-        assert_eq!(server.connect().get_with(target, &format!("If-Match: {etag}\r\n")).status, 412, "weak tags never match strongly");
+        let failed = server.connect().get_with(target, &format!("If-Match: {etag}\r\n"));
+        assert_eq!((failed.status, failed.need("vary")), (412, "Accept"), "weak tags never match strongly");
         assert_eq!(server.connect().get_with(target, "If-Match: *\r\n").status, 200);
+    }
+    for (target, status) in [("/bare/?sort=colour", 400), ("/bare/?page=99", 404)] {
+        let refused = server.get(target);
+        assert_eq!((refused.status, refused.need("vary")), (status, "Accept"), "{target}");
     }
     let by_accept = server.connect().get_with("/bare/", "Accept: application/json\r\n");
     assert_eq!(names(&json(&by_accept)), ["leaf.txt"]);

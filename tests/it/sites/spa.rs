@@ -48,7 +48,7 @@ fn what_is_there_and_what_is_missing_for_others_stays() {
     for accept in others {
         for target in ["/assets/missing.js", "/login"] {
             let answer = client.get_with(target, accept);
-            assert_eq!((answer.status, answer.field("etag")), (404, None), "{target} {accept}");
+            assert_eq!((answer.status, answer.field("etag"), answer.field("vary")), (404, None, Some("accept")), "{target} {accept}");
         }
     }
     for method in ["POST", "PUT", "DELETE"] {
@@ -56,7 +56,8 @@ fn what_is_there_and_what_is_missing_for_others_stays() {
         assert_eq!(client.answer().status, 405, "{method}");
     }
     for target in ["/.env", "/.git/config", "/.git/nothing", "/sub/.env", "/a/.b/c", "/.well-known/nothing"] {
-        assert_eq!(client.get_with(target, BROWSER).status, 404, "{target}");
+        let answer = client.get_with(target, BROWSER);
+        assert_eq!((answer.status, answer.field("vary")), (404, None), "{target}");
     }
     for target in ["/..%2f", "/%00", "/a\\b"] {
         assert_eq!(server.ask(request("GET", target, BROWSER)).status, 400, "{target}");
