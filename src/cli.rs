@@ -1,8 +1,10 @@
 //! The command line. The flags themselves are fields of `config::File` and `config::limits::Limits`; man page and completions can
 //! be made from `Cli`.
 
-use clap::error::ErrorKind;
-use clap::{Command, CommandFactory, FromArgMatches, Parser};
+use std::ffi::{OsStr, OsString};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser};
 
 use crate::config::{Error, File};
 
@@ -42,11 +44,12 @@ pub enum Parsed {
 /// # Errors
 ///
 /// The first thing that is wrong, in one line.
-pub fn parse(args: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Parsed, Error> {
-    match command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)) {
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, Error> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    match command().try_get_matches_from(&args).and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => Ok(Parsed::Run(Box::new(cli))),
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => Ok(Parsed::Print(e.render().to_string())),
-        Err(e) => Err(Error(one_line(&e.render().to_string()))),
+        Err(e) => Err(Error(told(&e, &args))),
     }
 }
 
@@ -60,14 +63,82 @@ fn command() -> Command {
     })
 }
 
-/// An error of the argument parser, without its usage and in one line.
-fn one_line(text: &str) -> String {
-    let told: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty() && !["Usage:", "For more information", "tip: to pass"].iter().any(|start| l.starts_with(start)))
-        .collect();
-    format!("{}; try: millpond --help", told.join(" ").trim_start_matches("error: "))
+/// An error of the argument parser, without its usage and in one line, with what the parser does not tell.
+fn told(e: &clap::Error, args: &[OsString]) -> String {
+    let mut line = String::new();
+    for part in e.render().to_string().lines().map(str::trim) {
+        let is_left_out = ["Usage:", "For more information", "tip: to pass"].iter().any(|start| part.starts_with(start));
+        if part.is_empty() || is_left_out {
+            continue;
+        }
+        let (tip, between) = part.strip_prefix("tip: ").map_or((part, " "), |tip| (tip, "; "));
+        line.push_str(if line.is_empty() { "" } else { between });
+        line.push_str(tip);
+    }
+    let mut line = line.trim_start_matches("error: ").to_owned();
+    let mut command = command();
+    // before that an argument can not tell how it is written
+    command.build();
+    if let Some(ContextValue::String(name)) = e.get(ContextKind::InvalidArg) {
+        let arg = command.get_arguments().find(|arg| arg.to_string() == *name);
+        // what is on the command line goes before the environment
+        if e.kind() == ErrorKind::ValueValidation
+            && let Some(variable) = arg.filter(|arg| !is_given(arg, args)).and_then(Arg::get_env).and_then(OsStr::to_str)
+        {
+            line = line.replacen(&format!("'{name}'"), &format!("'{name}', from {variable} in the environment"), 1);
+        }
+    }
+    if e.kind() == ErrorKind::UnknownArgument
+        && let Some((flag, value)) = apart(&command, args)
+    {
+        line.push_str(&format!("; a value of {flag} is written as {flag}={value}"));
+    }
+    format!("{line}; try: millpond --help")
+}
+
+/// Whether the command line has this flag.
+fn is_given(arg: &Arg, args: &[OsString]) -> bool {
+    let flag = format!("--{}", arg.get_long().unwrap_or_default());
+    args.iter()
+        .filter_map(|arg| arg.to_str())
+        .any(|arg| arg.strip_prefix(&flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
+}
+
+/// A flag whose value stands behind an equals sign, and the word behind it that may have been meant as that.
+fn apart<'a>(command: &Command, args: &'a [OsString]) -> Option<(&'a str, &'a str)> {
+    let takes_equals =
+        |flag: &str| command.get_arguments().any(|arg| arg.is_require_equals_set() && arg.get_long() == flag.strip_prefix("--"));
+    let mut pairs = args.windows(2).filter_map(|pair| Some((pair[0].to_str()?, pair[1].to_str()?)));
+    pairs.rfind(|(flag, value)| takes_equals(flag) && !value.starts_with('-'))
+}
+
+/// What to tell of variables that look like those of flags and are of none: a line for each.
+pub fn strangers(variables: impl Iterator<Item = OsString>) -> Vec<String> {
+    /// Letters in which a name may differ from one that is meant.
+    const TYPOS: usize = 2;
+    let command = command();
+    let known: Vec<&str> = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
+    let ours = variables.map(|name| name.to_string_lossy().into_owned()).filter(|name| name.starts_with("MILLPOND_"));
+    ours.filter(|name| !known.contains(&&name[..]))
+        .map(|name| match known.iter().map(|known| (distance(&name, known), known)).min() {
+            Some((..=TYPOS, likely)) => format!("{name} in the environment is of no flag and does nothing; is {likely} meant?"),
+            _ => format!("{name} in the environment is of no flag and does nothing; see: millpond --help"),
+        })
+        .collect()
+}
+
+/// How many bytes have to be put in, taken away or changed to make one text of the other.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.bytes().enumerate() {
+        let mut before = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in other.bytes().enumerate() {
+            let changed = before + usize::from(a != b);
+            before = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(before + 1);
+        }
+    }
+    row[other.len()]
 }
 
 #[cfg(test)]
@@ -95,6 +166,15 @@ mod tests {
     }
 
     #[test]
+    fn names_are_as_far_apart_as_they_have_letters_to_change() {
+        for (one, other, expected) in
+            [("", "", 0), ("a", "", 1), ("PROT", "PORT", 2), ("PORTS", "PORT", 1), ("HOST", "PORT", 2), ("AB", "XAB", 1)]
+        {
+            assert_eq!((distance(one, other), distance(other, one)), (expected, expected), "{one} {other}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_told_in_one_line() {
         for (args, told) in [
             (&["--port", "x"][..], "--port"),
@@ -102,6 +182,9 @@ mod tests {
             (&["--queue", "0"], "1 to 1000000"),
             (&["a", "b"], "'b'"),
             (&["--port", "-1"], "'-1'"),
+            (&["--prot", "1"], "found; a similar argument exists: '--port'; try"),
+            (&["--port", "abc"], "'abc' for '--port <PORT>': expected a whole number from 0 to 65535; try"),
+            (&["--spa", "foo", "site"], "a value of --spa is written as --spa=foo; try"),
         ] {
             let args = ["millpond"].iter().chain(args).map(Into::into);
             let Err(Error(line)) = parse(args) else { panic!("{told}") };

@@ -16,17 +16,18 @@ fn main() -> ExitCode {
         Parsed::Print(text) => print(&text),
         Parsed::Run(cli) => start(*cli),
     });
-    match result {
-        Ok(code) => ExitCode::from(code),
-        Err(Error(line)) => {
-            observe::say(&line);
-            observe::finish_saying();
-            ExitCode::from(MISTAKE)
-        }
-    }
+    let code = result.unwrap_or_else(|Error(line)| {
+        observe::say(&line);
+        MISTAKE
+    });
+    observe::finish_saying();
+    ExitCode::from(code)
 }
 
 fn start(cli: Cli) -> Result<u8, Error> {
+    for line in cli::strangers(std::env::vars_os().map(|(name, _)| name)) {
+        observe::say(&line);
+    }
     let descriptors = control::raise_descriptors();
     let plan = control::fit(Plan::compile(cli.file, descriptors)?, descriptors);
     if cli.check {

@@ -41,7 +41,7 @@ pub struct File {
     pub host: Vec<String>,
 
     /// Port to listen on; 0 takes a free one
-    #[arg(long, value_name = "PORT", default_value_t = 8080, env = "MILLPOND_PORT", help_heading = "Listening")]
+    #[arg(long, value_name = "PORT", default_value = "8080", value_parser = units::port, env = "MILLPOND_PORT", help_heading = "Listening")]
     pub port: u16,
 
     /// Which TCP congestion control says how much is sent at once [default: the system's; reno on a loopback address]
@@ -109,11 +109,11 @@ pub struct File {
     pub shutdown_grace: Duration,
 
     /// List folders that have no index, as a page or as JSON
-    #[arg(long, env = "MILLPOND_LISTING", value_parser = clap::builder::BoolishValueParser::new(), help_heading = "Listings")]
+    #[arg(long, env = "MILLPOND_LISTING", value_parser = units::flag, help_heading = "Listings")]
     pub listing: bool,
 
     /// Let listed folders be downloaded as a whole, as tar, tar.gz or zip
-    #[arg(long, env = "MILLPOND_ARCHIVE", value_parser = clap::builder::BoolishValueParser::new(), help_heading = "Listings")]
+    #[arg(long, env = "MILLPOND_ARCHIVE", value_parser = units::flag, help_heading = "Listings")]
     pub archive: bool,
 
     /// Send what gains by it compressed: with zstd, Brotli or gzip, as the client likes best
@@ -123,7 +123,7 @@ pub struct File {
     pub compress: Switch,
 
     /// Load the folder into memory at the start, as far as there is room
-    #[arg(long, env = "MILLPOND_CACHE_WARM", value_parser = clap::builder::BoolishValueParser::new(), help_heading = "Files")]
+    #[arg(long, env = "MILLPOND_CACHE_WARM", value_parser = units::flag, help_heading = "Files")]
     pub cache_warm: bool,
 
     /// Where uploads go, or `off` [default: uploads/ below ROOT, if only this machine can reach the server]
@@ -134,7 +134,7 @@ pub struct File {
     pub uploads: Option<UploadsTo>,
 
     /// Uploads can be made, but neither read nor listed
-    #[arg(long, env = "MILLPOND_UPLOADS_WRITE_ONLY", hide_short_help = true, value_parser = clap::builder::BoolishValueParser::new(), help_heading = "Uploads")]
+    #[arg(long, env = "MILLPOND_UPLOADS_WRITE_ONLY", hide_short_help = true, value_parser = units::flag, help_heading = "Uploads")]
     pub uploads_write_only: bool,
 
     /// Who may upload: a name and an argon2 or bcrypt hash of a password; may be given several times. Reading stays open

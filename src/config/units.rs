@@ -71,6 +71,29 @@ pub fn count(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Reads a port: 0 to 65535.
+///
+/// # Errors
+///
+/// What is expected instead.
+pub fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "expected a whole number from 0 to 65535".into())
+}
+
+/// Reads what a flag without a value is set to in the environment.
+///
+/// # Errors
+///
+/// What is expected instead.
+pub fn flag(text: &str) -> Result<bool, String> {
+    let is_one_of = |words: [&str; 6]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+    match () {
+        () if is_one_of(["true", "yes", "on", "1", "t", "y"]) => Ok(true),
+        () if is_one_of(["false", "no", "off", "0", "f", "n"]) => Ok(false),
+        () => Err("expected true or false, yes or no, on or off, 1 or 0".into()),
+    }
+}
+
 /// A whole number and the unit behind it.
 fn split(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

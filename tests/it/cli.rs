@@ -206,6 +206,42 @@ fn bad_values_in_the_environment_are_refused() {
 }
 
 #[test]
+fn what_is_wrong_is_told_with_its_place_and_what_is_expected() {
+    for (name, value, words) in [
+        ("MILLPOND_PORT", "", "'--port <PORT>', from MILLPOND_PORT in the environment: expected a whole number from 0 to 65535"),
+        ("MILLPOND_LISTING", "maybe", "'--listing', from MILLPOND_LISTING in the environment: expected true or false"),
+        ("MILLPOND_THREADS", "x", "'--threads <N>', from MILLPOND_THREADS in the environment: expected a number"),
+    ] {
+        assert_mistake(&Builder::new(&[]).bare().env(name, value).run(), &[words], name);
+    }
+    // the flag is what is wrong, whatever the variable says
+    let ran = Builder::new(&["--port", "abc"]).env("MILLPOND_PORT", "1").tree(Tree::site()).run();
+    assert_mistake(&ran, &["'abc' for '--port <PORT>': expected"], "a flag");
+    assert_mistake(&run(&["--spa", "app.html"]), &["--spa=app.html"], "--spa");
+    assert_mistake(&run(&["--prot", "1"]), &["'--prot' found; a similar argument exists: '--port';"], "--prot");
+}
+
+#[test]
+fn variables_that_do_nothing_are_told() {
+    for args in [&["--check"][..], &[]] {
+        let builder = Builder::new(args).env("MILLPOND_PROT", "80").env("MILLPOND_SERVICE_NAME", "x").env("MILLPOND_LISTING", "on");
+        let lines = if args.is_empty() {
+            let server = builder.start();
+            server.assert_well("strange variables");
+            server.err.all()
+        } else {
+            let ran = builder.tree(Tree::site()).run();
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+            ran.err.lines().map(Into::into).collect()
+        };
+        let told: Vec<&String> = lines.iter().filter(|line| line.contains("is of no flag")).collect();
+        assert_eq!(told.len(), 2, "{lines:?}");
+        assert!(told.iter().any(|line| line.contains("MILLPOND_PROT ") && line.ends_with("is MILLPOND_PORT meant?")), "{told:?}");
+        assert!(told.iter().any(|line| line.contains("MILLPOND_SERVICE_NAME ")), "{told:?}");
+    }
+}
+
+#[test]
 fn a_port_that_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
