@@ -112,7 +112,10 @@ type Guard<'a> = PlaceholderGuard<'a, Key, Arc<Entry>, Weigh, DefaultHashBuilder
 
 /// The entries, by path. What is kept and what goes is decided by how often it is asked for.
 #[derive(Debug)]
-pub struct Cache(Option<Entries>);
+pub struct Cache {
+    entries: Option<Entries>,
+    weigh: Weigh,
+}
 
 /// Who loads an entry.
 #[derive(Debug)]
@@ -145,18 +148,25 @@ struct Weigh {
     descriptor: u64,
 }
 
+impl Weigh {
+    fn of(&self, path_bytes: usize, entry: &Entry) -> u64 {
+        let descriptors = entry.ready().map_or(0, Ready::descriptors) as u64;
+        (entry.weight() + path_bytes as u64).max(self.descriptor.saturating_mul(descriptors))
+    }
+}
+
 impl Weighter<Key, Arc<Entry>> for Weigh {
     fn weight(&self, path: &Key, entry: &Arc<Entry>) -> u64 {
-        let descriptors = entry.ready().map_or(0, Ready::descriptors) as u64;
-        (entry.weight() + path.len() as u64).max(self.descriptor * descriptors)
+        self.of(path.len(), entry)
     }
 }
 
 impl Cache {
     /// A cache of at most so many bytes and open files; none at all with 0 bytes.
     pub fn new(bytes: u64, descriptors: usize) -> Cache {
+        let weigh = Weigh { descriptor: bytes.div_ceil(descriptors.max(1) as u64) };
         if bytes == 0 {
-            return Cache(None);
+            return Cache { entries: None, weigh };
         }
         // the bound is split evenly over the shards: each has to be large beside any entry
         let shards = (bytes / SHARD_BYTES).min(descriptors as u64 / SHARD_DESCRIPTORS).clamp(1, 16) as usize;
@@ -166,26 +176,26 @@ impl Cache {
             .shards(shards)
             .build();
         // the builder has all that it needs
-        let Ok(options) = options else { return Cache(None) };
-        let weigh = Weigh { descriptor: bytes.div_ceil(descriptors as u64) };
-        Cache(Some(Entries::with_options(options, weigh, DefaultHashBuilder::default(), DefaultLifecycle::default())))
+        let Ok(options) = options else { return Cache { entries: None, weigh } };
+        let entries = Entries::with_options(options, weigh.clone(), DefaultHashBuilder::default(), DefaultLifecycle::default());
+        Cache { entries: Some(entries), weigh }
     }
 
     /// The entry of a path; whether it may still be used is another question.
     pub fn get(&self, path: &[u8]) -> Option<Arc<Entry>> {
-        self.0.as_ref()?.get(path)
+        self.entries.as_ref()?.get(path)
     }
 
     /// Forgets the entry of a path.
     pub fn remove(&self, path: &[u8]) {
-        if let Some(cache) = &self.0 {
+        if let Some(cache) = &self.entries {
             cache.remove(path);
         }
     }
 
     /// Asks for an entry that `does`, or for the right to load it; does not wait.
     pub fn claim(&self, path: &[u8], does: impl FnOnce(&Arc<Entry>) -> bool) -> Claim<'_> {
-        let Some(cache) = &self.0 else { return Claim::Ours(Room(None), None) };
+        let Some(cache) = &self.entries else { return Claim::Ours(Room(None), None) };
         match cache.entry(&Key::from_slice(path), Some(Duration::ZERO), |_, entry| decide(entry, does)) {
             EntryResult::Retained(entry) => Claim::There(entry),
             EntryResult::Replaced(guard, old) => Claim::Ours(Room(Some(guard)), Some(old)),
@@ -196,7 +206,7 @@ impl Cache {
 
     /// The same; waits for another who loads it.
     pub async fn claim_later(&self, path: &[u8], does: impl FnOnce(&Arc<Entry>) -> bool) -> Claim<'_> {
-        let Some(cache) = &self.0 else { return Claim::Ours(Room(None), None) };
+        let Some(cache) = &self.entries else { return Claim::Ours(Room(None), None) };
         match cache.entry_async(&Key::from_slice(path), |_, entry| decide(entry, does)).await {
             EntryResult::Retained(entry) => Claim::There(entry),
             EntryResult::Replaced(guard, old) => Claim::Ours(Room(Some(guard)), Some(old)),
@@ -205,19 +215,19 @@ impl Cache {
         }
     }
 
-    /// Whether an entry is small enough to be kept beside others.
+    /// Whether an entry is small enough to be kept beside others, in bytes and in descriptors.
     pub fn may_hold(&self, entry: &Entry) -> bool {
-        self.0.as_ref().is_some_and(|cache| entry.weight() <= cache.shard_capacity() / 4)
+        self.entries.as_ref().is_some_and(|cache| self.weigh.of(0, entry) <= cache.shard_capacity() / 4)
     }
 
     /// Whether anything is kept at all.
     pub fn is_on(&self) -> bool {
-        self.0.is_some()
+        self.entries.is_some()
     }
 
     /// Puts an entry of which more is known into the place of `old`, if that is still there.
     pub fn exchange(&self, path: &[u8], old: &Arc<Entry>, new: &Arc<Entry>) -> bool {
-        let Some(cache) = &self.0 else { return false };
+        let Some(cache) = &self.entries else { return false };
         let taken = cache.entry(&Key::from_slice(path), Some(Duration::ZERO), |_, entry| {
             if Arc::ptr_eq(entry, old) { EntryAction::ReplaceWithGuard } else { EntryAction::Retain(()) }
         });
@@ -228,7 +238,7 @@ impl Cache {
 
     /// Whether more entries can be loaded without others having to go.
     pub fn has_room(&self) -> bool {
-        self.0.as_ref().is_some_and(|cache| cache.weight() < cache.capacity() / 10 * 9)
+        self.entries.as_ref().is_some_and(|cache| cache.weight() < cache.capacity() / 10 * 9)
     }
 }
 
@@ -286,6 +296,8 @@ mod tests {
         assert!(!cache.exchange(b"b", &old, &new), "nothing is there");
         assert!(Arc::ptr_eq(&cache.get(b"a").unwrap(), &new));
         assert!(cache.may_hold(&new) && !cache.may_hold(&file(in_memory(1 << 19))), "half of the cache is too much for one");
+        let few = |descriptors| Cache::new(1 << 20, descriptors).may_hold(&file(open()));
+        assert!(few(4) && !few(2), "and so is half of the descriptors");
     }
 
     #[test]
