@@ -1,5 +1,7 @@
 //! Heads of responses, and the chunked coding of bodies whose length is not known.
 
+use std::io::Write;
+
 use crate::http::date::DATE_BYTES;
 use crate::http::{Head, StatusCode};
 
@@ -33,7 +35,8 @@ pub enum Framing {
 /// Writes a piece of a body as a chunk. An empty piece writes nothing: it would be the end.
 pub fn chunk(piece: &[u8], out: &mut Vec<u8>) {
     if !piece.is_empty() {
-        out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+        // writing to memory does not fail
+        let _ = write!(out, "{:x}\r\n", piece.len());
         out.extend_from_slice(piece);
         out.extend_from_slice(b"\r\n");
     }
