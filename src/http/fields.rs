@@ -24,7 +24,7 @@ impl Fields {
     pub fn push(&mut self, name: &HeaderName, value: impl AsRef<[u8]>) {
         self.own.extend_from_slice(name.as_str().as_bytes());
         self.own.extend_from_slice(b": ");
-        self.own.extend(value.as_ref().iter().map(|&b| if b == b'\t' || (b >= b' ' && b != 0x7F) { b } else { b' ' }));
+        self.own.extend(value.as_ref().iter().map(|&b| if is_text_byte(b) { b } else { b' ' }));
         self.own.extend_from_slice(b"\r\n");
     }
 
@@ -84,6 +84,11 @@ pub fn is_token(text: &str) -> bool {
 /// Whether this may be part of a token.
 pub fn is_token_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+}
+
+/// Whether this may stand in a value: no control character but the tab (RFC 9110 section 5.5).
+pub fn is_text_byte(b: u8) -> bool {
+    b == b'\t' || (b >= b' ' && b != 0x7F)
 }
 
 /// The parts of a value between separators; one within a quoted string is none (RFC 9110 section 5.6.4).

@@ -2,6 +2,7 @@
 //!
 //! A decoder consumes no byte past the end of the body. Extensions and trailers are checked, bounded and dropped.
 
+use crate::http::fields::{is_text_byte, is_token_byte};
 use crate::http::refuse::Refuse;
 use crate::http::{Bounds, Framing};
 use std::ops::Range;
@@ -119,7 +120,7 @@ impl Chunked {
                 (State::Digits | State::Extension, b'\r') => State::SizeLf,
                 (State::Digits | State::Blank, b';') => State::Extension,
                 (State::Digits | State::Blank, b' ' | b'\t') => State::Blank,
-                (State::Extension, _) if is_text(byte) => State::Extension,
+                (State::Extension, _) if is_text_byte(byte) => State::Extension,
                 (State::SizeLf, b'\n') => {
                     self.counted = 0;
                     if self.left == 0 { State::Trailer } else { State::Data }
@@ -127,10 +128,10 @@ impl Chunked {
                 (State::DataCr, b'\r') => State::DataLf,
                 (State::DataLf, b'\n') => State::Size,
                 (State::Trailer, b'\r') => State::EndLf,
-                (State::Trailer | State::TrailerName, _) if is_token(byte) => State::TrailerName,
+                (State::Trailer | State::TrailerName, _) if is_token_byte(byte) => State::TrailerName,
                 (State::TrailerName, b':') => State::TrailerValue,
                 (State::TrailerValue, b'\r') => State::TrailerLf,
-                (State::TrailerValue, _) if is_text(byte) => State::TrailerValue,
+                (State::TrailerValue, _) if is_text_byte(byte) => State::TrailerValue,
                 (State::TrailerLf, b'\n') => State::Trailer,
                 (State::EndLf, b'\n') => State::End,
                 _ => return Err(BAD),
@@ -150,16 +151,6 @@ impl Chunked {
         self.counted += 1;
         if self.counted > bound { Err(Refuse::bad("A chunk extension or the trailer section is too long.")) } else { Ok(()) }
     }
-}
-
-/// What may stand in an extension or a field value: no control characters but the tab.
-fn is_text(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7F)
-}
-
-/// A character of a token (RFC 9110 section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]
