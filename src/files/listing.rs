@@ -44,8 +44,6 @@ const READMES: [&str; 3] = ["README.md", "README.txt", "README"];
 const VARY: &str = "Accept, Accept-Encoding";
 
 const PAGE: &str = include_str!("listing.html");
-/// What every answer about a folder follows from: a page or JSON is asked for by it.
-const VARY: &str = "Accept";
 
 /// About what making a listing takes at most.
 pub fn making_bytes(limits: &Limits) -> u64 {
@@ -381,8 +379,7 @@ fn steps_up(sent: &[u8], depth: usize) -> Vec<usize> {
 
 /// 406 (RFC 9110 section 15.5.7).
 fn not_acceptable() -> Refuse {
-    let refuse = Refuse::new(StatusCode::NOT_ACCEPTABLE, "There is no form of this listing that the request accepts.");
-    Refuse { field: Some((header::VARY, VARY.into())), ..refuse }
+    Refuse::new(StatusCode::NOT_ACCEPTABLE, "There is no form of this listing that the request accepts.")
 }
 
 /// Folders come first, in either direction.

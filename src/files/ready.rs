@@ -23,9 +23,10 @@ use crate::http::fields::Fields;
 use crate::http::path::CleanPath;
 use crate::http::{Head, StatusCode, date, header, mime};
 
+/// A change this young may be followed by another with the same time: kernels keep times by a tick of up to 10 ms.
+const RACY: Duration = Duration::from_millis(50);
 /// A file this young is likely to be written to again: by an editor, a build, a copy that is not done. Its last change may not even be
-/// over, and another may follow with the same time: kernels note a write when it begins, and keep times by a tick of up to 10 ms. What
-/// was read of it is read once more later.
+/// over: kernels note a write when it begins. What was read of it is read once more later.
 const YOUNG: Duration = Duration::from_secs(1);
 /// Of what a program writes through a mapping (mmap), kernels note the first write to a page, and the next ones only once they have
 /// brought that to the disk: by default within 35 s. So what was read of a younger file is read once more then.
@@ -423,7 +424,12 @@ impl Variant {
     }
 }
 
-/// Whether a file has changed so shortly ago that its state may stand for other bytes too, and that it may be about to change again.
+/// Whether a file has changed so shortly ago that its state may stand for other bytes too.
+pub fn is_racy(stamp: &Stamp) -> bool {
+    age(stamp) < RACY
+}
+
+/// Whether a file has changed so shortly ago that the change may not be over, or that another is about to follow.
 pub fn is_young(stamp: &Stamp) -> bool {
     age(stamp) < YOUNG
 }
