@@ -49,6 +49,8 @@ pub struct Plan {
     pub cache_warm: bool,
     /// Connections that were told 503 and may still be there at the same time.
     pub lingering: usize,
+    /// Files that may be written to for uploads at the same time: a form holds all of its files open until it is complete.
+    pub open_uploads: usize,
     /// Open files that the cache may hold.
     pub cached_descriptors: usize,
     /// The limits for each client.
@@ -153,8 +155,9 @@ impl Plan {
             archive: file.archive,
             compress: file.compress.0,
             cache_warm: file.cache_warm,
-            // half of the descriptors are connections, a quarter files; this leaves an eighth
+            // half of the descriptors are connections, a quarter files, and an eighth each of these two
             lingering: (free / 8).clamp(1, limits::MAX_LINGERING),
+            open_uploads: (free / 8).max(1),
             cached_descriptors: (free / 4).max(1),
             clients: Clients { connections: file.connections_per_ip, rate: file.rate_limit, trusted: file.trusted_proxy },
             sandbox: file.sandbox,

@@ -153,6 +153,7 @@ fn descriptors(plan: &Plan) -> Vec<Row> {
         row("connections: --connections", plan.connections, 1),
         row("connections in the queue: --queue", plan.queue, 1),
         row("connections that were told 503", plan.lingering, 1),
+        row("files of uploads under way", if plan.uploads.is_some() { plan.open_uploads } else { 0 }, 1),
         row("files kept open by the cache", plan.cached_descriptors, 1),
         row("workers: --threads", plan.threads, limits::WORKER_DESCRIPTORS),
         row("listeners, logs, and all else", 1, limits::RESERVED_DESCRIPTORS),

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::Access;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
@@ -44,6 +44,8 @@ use takeover::{Control, Offer, Predecessor};
 
 /// How long to wait before a worker that could not be replaced is tried again.
 const REPLACE_AGAIN: Duration = Duration::from_millis(200);
+/// How often the end looks whether all threads have ended.
+const END_LOOK: Duration = Duration::from_millis(5);
 /// What a process that was ended by a signal exits with, less the signal's number.
 const EXIT_BY_SIGNAL: i32 = 128;
 
@@ -90,7 +92,6 @@ enum Event {
     Relieved,
     WorkerEnded(usize),
     GuardianEnded,
-    AllEnded,
 }
 
 /// Serves until a signal ends it; returns the exit code.
@@ -100,11 +101,14 @@ enum Event {
 /// What kept the server from starting.
 pub fn run(plan: &Plan) -> Result<i32, Error> {
     let failed = |what: &'static str| move |e: io::Error| Error(format!("{what}: {e}"));
+    // a file that would become larger than this process may make one is an error of that write (EFBIG), and no end of the process
+    signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(failed("can not stay alive at the limit of file sizes"))?;
     // up to the sandbox no thread is started: what is given up here is given up by the whole process
     let Sockets { listeners, is_activated, control, predecessor } = sockets(plan)?;
+    let is_local = listeners.iter().all(|(listener, _)| listener.local_addr().is_ok_and(|address| address.ip().is_loopback()));
     let processors = thread::available_parallelism().map_or(1, usize::from);
     user::become_planned(plan)?;
-    let (plan, uploads_off) = make_uploads(plan.clone())?;
+    let (plan, uploads_off) = make_uploads(plan.clone(), is_local)?;
     let plan = &plan;
     let sink = open_log(plan, true)?;
     let holds = sandbox::enter(plan)?;
@@ -145,7 +149,7 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
     }
     // the guardian is still there, so this is heard
     let _ = stop.send(true);
-    let by_force = end(plan, guardian, workers, &tell, &events);
+    let by_force = end(plan, guardian, workers, &events);
     farewell(&shared);
     Ok(by_force.map_or(0, |signal| EXIT_BY_SIGNAL + signal))
 }
@@ -216,9 +220,16 @@ fn tell_manager(state: NotifyState) {
     }
 }
 
-/// Makes the folder of uploads. Where nobody asked for uploads and there can be none, there are none; then why not is returned.
-fn make_uploads(mut plan: Plan) -> Result<(Plan, Option<String>), Error> {
-    let Some(uploads) = &plan.uploads else { return Ok((plan, None)) };
+/// Makes the folder of uploads. Where nobody asked for uploads and there can be none, there are none; then why not is returned. What
+/// was planned to be for this machine alone may have other listeners, which are those of the service manager.
+fn make_uploads(mut plan: Plan, is_local: bool) -> Result<(Plan, Option<String>), Error> {
+    let Some(uploads) = &mut plan.uploads else { return Ok((plan, None)) };
+    if uploads.by_default && !is_local {
+        plan.uploads = None;
+        return Ok((plan, Some("others can reach these listeners, and nobody asked for uploads; --uploads names a folder".into())));
+    }
+    uploads.local = is_local;
+    let uploads = &*uploads;
     let made = upload::make_folder(&uploads.folder).map_err(|e| uploads_failed(uploads, &format!("can not be made ({e})")));
     match made.and_then(|()| can_write(uploads)) {
         Ok(()) => Ok((plan, None)),
@@ -332,7 +343,7 @@ fn serve(plan: &Plan, workers: &mut [JoinHandle<()>], shared: &Arc<Shared>, tell
                     let _ = tell.send(Event::WorkerEnded(index));
                 }
             },
-            Ok(Event::GuardianEnded | Event::AllEnded) | Err(_) => {
+            Ok(Event::GuardianEnded) | Err(_) => {
                 say("the guardian ended: this server stops");
                 return Some(SIGTERM);
             }
@@ -341,28 +352,24 @@ fn serve(plan: &Plan, workers: &mut [JoinHandle<()>], shared: &Arc<Shared>, tell
 }
 
 /// Waits until all that is in flight has ended, or the grace is over, or a second signal comes; that one is returned.
-fn end(plan: &Plan, guardian: JoinHandle<()>, workers: Vec<JoinHandle<()>>, tell: &Sender<Event>, events: &Receiver<Event>) -> Option<i32> {
+fn end(plan: &Plan, guardian: JoinHandle<()>, workers: Vec<JoinHandle<()>>, events: &Receiver<Event>) -> Option<i32> {
     let deadline = Instant::now() + plan.shutdown_grace;
-    let tell = tell.clone();
-    let waiter = thread::Builder::new().name("ending".into()).spawn(move || {
-        for handle in std::iter::once(guardian).chain(workers) {
-            // a panic in it was told already
-            let _ = handle.join();
-        }
-        let _ = tell.send(Event::AllEnded);
-    });
-    if waiter.is_err() {
-        return Some(SIGTERM);
-    }
+    let mut handles: Vec<_> = std::iter::once(guardian).chain(workers).collect();
     loop {
-        match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        // a panic in one of them was told already
+        handles.retain(|handle| !handle.is_finished());
+        let left = deadline.saturating_duration_since(Instant::now());
+        if handles.is_empty() {
+            return None;
+        }
+        if left.is_zero() {
+            say("the grace is over: what is still in flight is cut off");
+            return None;
+        }
+        // the end of a thread is no event, and there may be no other thread to be had that waits for it
+        match events.recv_timeout(left.min(END_LOOK)) {
             Ok(Event::Signal(signal)) if signal != SIGHUP => return Some(signal),
-            Ok(Event::Signal(_) | Event::Relieved | Event::WorkerEnded(_) | Event::GuardianEnded) => {}
-            Ok(Event::AllEnded) => return None,
-            Err(_) => {
-                say("the grace is over: what is still in flight is cut off");
-                return None;
-            }
+            Ok(Event::Signal(_) | Event::Relieved | Event::WorkerEnded(_) | Event::GuardianEnded) | Err(_) => {}
         }
     }
 }

@@ -20,10 +20,10 @@ use argon2::{Argon2, PasswordVerifier};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::blocking::Blocking;
 use super::page::{escaped, query_values, size};
@@ -86,7 +86,9 @@ pub struct Uploads {
     limit_bytes: u64,
     page_policy: String,
     /// Leave to verify a password.
-    verifying: Semaphore,
+    verifying: Arc<Semaphore>,
+    /// Files that may be open for uploads.
+    open: Arc<Semaphore>,
     /// Chooses the account whose work stands in for that of a name that is not known: always the same one for a name, and nobody
     /// outside can tell which.
     stand_in: RandomState,
@@ -138,7 +140,8 @@ impl Uploads {
             rules: rules.clone(),
             limit_bytes: plan.limits.upload_limit,
             page_policy: page::policy(PAGE, "connect-src 'self'; img-src 'self' data:"),
-            verifying: Semaphore::new(VERIFYING),
+            verifying: Arc::new(Semaphore::new(VERIFYING)),
+            open: Arc::new(Semaphore::new(plan.open_uploads)),
             stand_in: RandomState::new(),
         })
     }
@@ -290,9 +293,13 @@ impl Uploads {
     /// Opens a file to write to, with the name that it is to have.
     async fn begin(&self, given: Option<String>, kind: &str) -> Result<Draft, Refuse> {
         let name = given.and_then(|name| disposition::plain_segment(&name)).unwrap_or_else(|| made_up_name(kind));
+        let Ok(leave) = Arc::clone(&self.open).try_acquire_owned() else {
+            return Err(Refuse::busy("Too many uploads are under way.").closing());
+        };
         let folder = Arc::clone(&self.folder);
         let open = self.blocking.run(move || Open::new(&folder)).await.map_err(write_failed)?;
         Ok(Draft {
+            _leave: leave,
             name,
             blocking: Arc::clone(&self.blocking),
             open: Some(open),
@@ -315,9 +322,13 @@ impl Uploads {
         let stand_in = self.stand_in.hash_one(&user) as usize % accounts.len();
         let known = accounts.iter().find(|account| account.user == user);
         let (account, is_known) = (known.unwrap_or(&accounts[stand_in]).clone(), known.is_some());
-        // the semaphore is never closed
-        let _leave = self.verifying.acquire().await;
-        let is_right = self.blocking.run(move || verify(&account.hash, &password)).await;
+        // the semaphore is never closed; the leave goes along, so that a client that is gone frees it no earlier than the work ends
+        let leave = Arc::clone(&self.verifying).acquire_owned().await;
+        let verifying = self.blocking.run(move || {
+            let _leave = leave;
+            verify(&account.hash, &password)
+        });
+        let is_right = verifying.await;
         if is_right && is_known { Ok(()) } else { Err(refuse) }
     }
 
@@ -476,6 +487,7 @@ fn write_failed(e: Errno) -> Refuse {
     match e {
         Errno::NOSPC | Errno::DQUOT => no_room(),
         Errno::FBIG => too_large(),
+        Errno::EXIST => Refuse::new(StatusCode::CONFLICT, "There are too many files of this name already.").closing(),
         Errno::MFILE | Errno::NFILE => Refuse::busy("The server is short of resources right now.").closing(),
         e => {
             observe::say(&format!("an upload can not be stored: {e}"));
@@ -541,6 +553,11 @@ fn malformed(e: multer::Error) -> Refuse {
         return broken.0;
     }
     Refuse::bad("The form is malformed, or it ended too early.")
+}
+
+/// Whether a file has a hidden name of ours with this ending.
+fn is_temporary(name: &[u8], ending: &str) -> bool {
+    name.starts_with(TEMPORARY.0.as_bytes()) && name.ends_with(ending.as_bytes())
 }
 
 /// Room in the folder that an upload has taken up; given back unless the upload is kept.
@@ -635,6 +652,8 @@ type Written = Pin<Box<dyn Future<Output = (Open, Result<(), Errno>, Vec<u8>)> +
 
 /// A file on its way: bytes are gathered here while those before them are written on the blocking pool.
 struct Draft {
+    /// One of the files that may be open for uploads.
+    _leave: OwnedSemaphorePermit,
     name: String,
     blocking: Arc<Blocking>,
     /// Here while nothing is being written.
@@ -725,19 +744,22 @@ impl Folder {
         self.held_bytes.load(Ordering::Relaxed).saturating_add(self.reserved_bytes.load(Ordering::Relaxed))
     }
 
-    /// Bytes of the files in the folder.
+    /// Bytes of the files in the folder; those that are being written are counted elsewhere.
     fn held(&self) -> u64 {
         self.entries()
             .iter()
-            .filter_map(|name| rustix::fs::statat(&self.dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW).ok())
+            .filter(|name| !is_temporary(name, TEMPORARY.1))
+            .filter_map(|name| rustix::fs::statat(&self.dir, &name[..], AtFlags::SYMLINK_NOFOLLOW).ok())
+            .filter(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
             .map(|stat| u64::try_from(stat.st_size).unwrap_or(0))
             .sum()
     }
 
-    fn entries(&self) -> Vec<String> {
+    /// The names in the folder.
+    fn entries(&self) -> Vec<Vec<u8>> {
         let Ok(entries) = Dir::read_from(&self.dir) else { return Vec::new() };
-        let names = entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned());
-        names.filter(|name| name != "." && name != "..").collect()
+        let names = entries.filter_map(Result::ok).map(|entry| entry.file_name().to_bytes().to_vec());
+        names.filter(|name| !matches!(&name[..], b"." | b"..")).collect()
     }
 
     /// Makes a file with a hidden name and locks it. The lock is held for as long as the file is open: it tells another process,
@@ -758,13 +780,13 @@ impl Folder {
 
     /// Removes what a killed process left: temporary files, and files that a journal names. What somebody holds a lock on is in use.
     fn clean(&self) {
-        for name in self.entries().iter().filter(|name| name.starts_with(TEMPORARY.0)) {
-            let is_journal = name.ends_with(JOURNAL);
-            if !is_journal && !name.ends_with(TEMPORARY.1) {
+        for name in self.entries() {
+            let is_journal = is_temporary(&name, JOURNAL);
+            if !is_journal && !is_temporary(&name, TEMPORARY.1) {
                 continue;
             }
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let Ok(file) = rustix::fs::openat(&self.dir, name.as_str(), flags, Mode::empty()) else { continue };
+            let Ok(file) = rustix::fs::openat(&self.dir, &name[..], flags, Mode::empty()) else { continue };
             if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
                 continue;
             }
@@ -775,7 +797,7 @@ impl Folder {
                 self.undo(&text);
             }
             // if it can not be removed it only takes up room
-            let _ = rustix::fs::unlinkat(&self.dir, name.as_str(), AtFlags::empty());
+            let _ = rustix::fs::unlinkat(&self.dir, &name[..], AtFlags::empty());
         }
     }
 
@@ -843,11 +865,11 @@ impl Folder {
     /// Takes away what a journal names: the upload was never answered.
     fn undo(&self, journal: &[u8]) {
         for name in self.entries() {
-            if let Ok(stat) = rustix::fs::statat(&self.dir, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)
+            if let Ok(stat) = rustix::fs::statat(&self.dir, &name[..], AtFlags::SYMLINK_NOFOLLOW)
                 && memchr::memmem::find(journal, identity(&stat).as_bytes()).is_some()
             {
                 // one that can not be removed stays, whole
-                let _ = rustix::fs::unlinkat(&self.dir, name.as_str(), AtFlags::empty());
+                let _ = rustix::fs::unlinkat(&self.dir, &name[..], AtFlags::empty());
             }
         }
     }
@@ -972,6 +994,6 @@ mod tests {
         folder().clean();
         let mut left = folder().entries();
         left.sort();
-        assert_eq!(left, [".hidden", ".upload-3.part", "kept"]);
+        assert_eq!(left, [&b".hidden"[..], b".upload-3.part", b"kept"]);
     }
 }

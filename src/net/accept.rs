@@ -39,6 +39,8 @@ const QUIET_TICKS: u32 = 20;
 const SHORTAGE_REST: Duration = Duration::from_millis(50);
 /// How often a shortage is told.
 const SHORTAGE_TOLD: Duration = Duration::from_secs(5);
+/// Connections that are accepted in vain in one go, because they are turned away or have gone: the others that wait come first then.
+const IN_VAIN: usize = 64;
 /// How often something is looked at that sends no event, at the end.
 const END_LOOK: Duration = Duration::from_millis(1);
 /// What a stream is: so many connections in such a time, about half of what a processor can serve.
@@ -408,16 +410,18 @@ impl Door {
 }
 
 impl Listener {
-    /// Accepts until there is no more, or no room.
+    /// Accepts until there is no more, or no room, or so many have come that did not stay that others have waited for long enough.
     fn take_in(&mut self, fresh: &mut Vec<Accepted>, room: &mut usize, shared: &Shared, now: Instant) -> Result<(), Errno> {
         let at = *self.behind_since.get_or_insert(now);
-        while *room > 0 {
+        let mut in_vain = 0;
+        while *room > 0 && in_vain < IN_VAIN {
             match rustix::net::accept_with(&*self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(socket) => {
                     let socket = OwnedFd::into(socket);
                     let Some(place) = shared.clients.enter(&socket) else {
                         clients::turn_away(&socket);
                         shared.counters.turned_away.fetch_add(1, Ordering::Relaxed);
+                        in_vain += 1;
                         continue;
                     };
                     fresh.push(Accepted { socket, at, place });
@@ -427,7 +431,7 @@ impl Listener {
                     self.behind_since = None;
                     break;
                 }
-                Err(e) if is_of_the_client(e) => {}
+                Err(e) if is_of_the_client(e) => in_vain += 1,
                 Err(e) => {
                     // a shortage does not count as waiting: a refusal would need a descriptor too
                     self.behind_since = Some(now);
@@ -486,12 +490,27 @@ fn shed(shared: &Arc<Shared>, accepted: Accepted) {
     }
     let mut io = Io::new(accepted.socket);
     io.shutdown();
-    shared.door.lingering.fetch_add(1, Ordering::Relaxed);
-    let shared = Arc::clone(shared);
+    let lingering = Lingering::new(shared);
     tokio::spawn(async move {
-        conn::linger(&mut io, Instant::now() + shared.limits.linger_timeout).await;
-        shared.door.lingering.fetch_sub(1, Ordering::Relaxed);
+        conn::linger(&mut io, Instant::now() + lingering.0.limits.linger_timeout).await;
+        drop(lingering);
     });
+}
+
+/// A connection that was told 503 and is still there.
+struct Lingering(Arc<Shared>);
+
+impl Lingering {
+    fn new(shared: &Arc<Shared>) -> Lingering {
+        shared.door.lingering.fetch_add(1, Ordering::Relaxed);
+        Lingering(Arc::clone(shared))
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        self.0.door.lingering.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Starts the guardian. It ends, and the door with it, when `stop` is set or dropped. `ended` is called on its thread if it ends by a

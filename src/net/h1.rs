@@ -299,7 +299,8 @@ impl Driver<'_> {
                 next = Poll::Ready(poll_fn(|cx| source.poll_next(cx)).await);
             }
             let Poll::Ready(Some(piece)) = next else { break };
-            let Ok(piece) = piece else { return Err(End::Cut) };
+            // what it is made of has changed, or can not be read any more
+            let Ok(piece) = piece else { return Err(End::Changed) };
             match framing {
                 Framing::Chunked => out.gather(|buffer| encode::chunk(&piece, buffer)),
                 _ => out.chunks([Chunk::Mem(piece)]),
@@ -419,9 +420,16 @@ async fn send(out: &mut Outgoing, link: &mut Link) -> Result<bool, End> {
     let mut progress: Option<(u64, Instant)> = None;
     let mut window: Option<(u64, Instant)> = None;
     let mut alarm = Alarm::default();
+    let mut has_waited = false;
     let sent = poll_fn(|cx| match out.poll_send(io, &shared.blocking, cx) {
         Poll::Ready(sent) => Poll::Ready(Some(sent)),
+        Poll::Pending if out.is_held_up() => {
+            // the time of the client begins anew when it is its turn again
+            (progress, window, has_waited) = (None, None, true);
+            Poll::Pending
+        }
         Poll::Pending => {
+            has_waited = true;
             let since = match progress {
                 Some((sent, since)) if sent == out.sent() => since,
                 _ => Instant::now(),
@@ -445,7 +453,7 @@ async fn send(out: &mut Outgoing, link: &mut Link) -> Result<bool, End> {
     })
     .await;
     match sent {
-        Some(Ok(())) => Ok(progress.is_some()),
+        Some(Ok(())) => Ok(has_waited),
         Some(Err(e)) if matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => Err(End::Changed),
         Some(Err(_)) => Err(End::Cut),
         None => Err(End::Stalled),

@@ -50,6 +50,8 @@ pub struct Outgoing {
     is_checked: bool,
     warming: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     turn: Turn,
+    /// Whether it waits for its turn or for the disk, and not for the client.
+    is_held_up: bool,
     /// Whether the end of the connection follows at once.
     is_last: bool,
 }
@@ -98,6 +100,11 @@ impl Outgoing {
         self.put
     }
 
+    /// Whether what it waits for is something here: its turn, or the disk. That is nothing the client has to answer for.
+    pub fn is_held_up(&self) -> bool {
+        self.is_held_up
+    }
+
     /// Whether it should leave before more is put in.
     pub fn is_full(&self) -> bool {
         self.memory >= GATHERED_BYTES || matches!(self.pieces.back(), Some(Piece::File { .. }))
@@ -116,6 +123,10 @@ impl Outgoing {
     }
 
     fn added(&mut self, bytes: usize) {
+        if bytes == 0 {
+            // a piece of nothing would never have left
+            return;
+        }
         self.memory += bytes as u64;
         self.put += bytes as u64;
         match self.pieces.back_mut() {
@@ -172,10 +183,12 @@ impl Outgoing {
                 Some(Piece::File { file, offset, len }) => {
                     let slice = if *len <= LAST_SLICE_BYTES { *len } else { SLICE_BYTES };
                     let is_large = *len > SLICE_BYTES;
+                    self.is_held_up = true;
                     if is_large {
                         ready!(self.turn.poll(cx));
                     }
                     ready!(warm(&mut self.warming, file, *offset, slice, blocking, cx));
+                    self.is_held_up = false;
                     if !is_checked && !files::root::has_state(&file.fd, file.state) {
                         // what would leave now is not what was promised
                         return Poll::Ready(Err(ErrorKind::InvalidData.into()));
@@ -392,6 +405,40 @@ mod tests {
             drop(io);
             let whole = Whole::new(Arc::clone(&entry), Coding::Identity);
             assert!(reader.join().unwrap()[..] == whole.in_memory().unwrap()[..]);
+        });
+    }
+
+    #[test]
+    fn nothing_leaves_at_once() {
+        let mut out = Outgoing::default();
+        out.gather(|_| {});
+        assert!(out.is_empty(), "a piece of nothing would be sent again and again");
+    }
+
+    /// The client answers for the time that it takes, and not for that of the disk.
+    #[test]
+    fn what_is_waited_for_is_told_apart() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let blocking = Arc::new(Blocking::new(1).unwrap());
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&vec![1; SLICE_BYTES as usize]).unwrap();
+        let file = Arc::new(opened(file));
+        runtime.block_on(async {
+            let (mut io, mut client) = pair();
+            let mut out = Outgoing::default();
+            out.chunks((0..64).map(|_| Chunk::File { file: Arc::clone(&file), offset: 0, len: SLICE_BYTES }));
+            let (done, disk) = tokio::sync::oneshot::channel();
+            let mut done = Some(done);
+            out.warming = Some(Box::pin(async { disk.await.unwrap() }));
+            for waits_for_the_disk in [true, false] {
+                let polled = std::future::poll_fn(|cx| Poll::Ready(out.poll_send(&mut io, &blocking, cx))).await;
+                assert!(polled.is_pending() && out.is_held_up() == waits_for_the_disk, "{waits_for_the_disk}");
+                let _ = done.take().map(|done| done.send(()));
+            }
+            let reader = std::thread::spawn(move || io::copy(&mut client, &mut io::sink()).unwrap());
+            std::future::poll_fn(|cx| out.poll_send(&mut io, &blocking, cx)).await.unwrap();
+            drop(io);
+            assert_eq!(reader.join().unwrap(), 64 * SLICE_BYTES);
         });
     }
 

@@ -7,11 +7,14 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, Thread};
 use std::time::Duration;
+
+use rustix::fs::OFlags;
 
 use super::Record;
 
@@ -266,11 +269,17 @@ pub fn printable(message: &str) -> String {
 
 /// Opens a log file for appending.
 ///
+/// A pipe that nobody reads is not waited for.
+///
 /// # Errors
 ///
 /// It can not be opened.
 pub fn open(path: &Path) -> io::Result<File> {
-    File::options().append(true).create(true).open(path)
+    let file = File::options().append(true).create(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    // from here on it is waited for, by the thread that writes
+    let flags = rustix::fs::fcntl_getfl(&file)?;
+    rustix::fs::fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
+    Ok(file)
 }
 
 #[cfg(test)]

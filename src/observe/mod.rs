@@ -127,7 +127,8 @@ const MESSAGES: usize = 256;
 /// How long the last messages may take to be written at the end.
 const LAST_MESSAGES: Duration = Duration::from_secs(1);
 
-static MESSENGER: OnceLock<SyncSender<Message>> = OnceLock::new();
+/// None if there is no thread for it.
+static MESSENGER: OnceLock<Option<SyncSender<Message>>> = OnceLock::new();
 
 enum Message {
     Line(String),
@@ -136,35 +137,42 @@ enum Message {
 }
 
 /// Tells the operator something, in one line on standard error. Never waits: a thread writes it, and when that is held up by a full
-/// pipe and too many wait, the message is lost.
+/// pipe and too many wait, the message is lost. Where no thread can be had for that, it is written here.
 pub fn say(message: &str) {
     let line = format!("millpond: {}\n", log::printable(message));
-    // full, or no thread could be had: the server goes on without it
-    let _ = messenger().try_send(Message::Line(line));
+    match messenger() {
+        // full: the server goes on without it
+        Some(messenger) => drop(messenger.try_send(Message::Line(line))),
+        None => write_line(&line),
+    }
 }
 
 /// Waits until what was said is written, as long as that does not take too long.
 pub fn finish_saying() {
     let (tell, told) = sync_channel(1);
-    if messenger().try_send(Message::Flush(tell)).is_ok() {
+    if messenger().is_some_and(|messenger| messenger.try_send(Message::Flush(tell)).is_ok()) {
         // whether it was written or took too long
         let _ = told.recv_timeout(LAST_MESSAGES);
     }
 }
 
-fn messenger() -> &'static SyncSender<Message> {
-    MESSENGER.get_or_init(|| {
+fn messenger() -> Option<&'static SyncSender<Message>> {
+    let messenger = MESSENGER.get_or_init(|| {
         let (sender, messages) = sync_channel(MESSAGES);
-        // without the thread what is said is lost
-        let _ = thread::Builder::new().name("messages".into()).spawn(move || {
+        let started = thread::Builder::new().name("messages".into()).spawn(move || {
             for message in messages {
                 match message {
-                    // there is nobody left to tell that this failed
-                    Message::Line(line) => drop(io::stderr().write_all(line.as_bytes())),
+                    Message::Line(line) => write_line(&line),
                     Message::Flush(tell) => drop(tell.try_send(())),
                 }
             }
         });
-        sender
-    })
+        started.is_ok().then_some(sender)
+    });
+    messenger.as_ref()
+}
+
+fn write_line(line: &str) {
+    // there is nobody left to tell that this failed
+    let _ = io::stderr().write_all(line.as_bytes());
 }

@@ -45,6 +45,27 @@ fn the_congestion_control_of_its_listeners_is_left_alone() {
     }
 }
 
+/// That uploads need not be asked for on this machine's own address says nothing of listeners that others have bound.
+#[test]
+fn uploads_that_nobody_asked_for_are_not_open_to_others() {
+    for (address, args, is_on) in [("127.0.0.1:0", &[][..], true), ("0.0.0.0:0", &[], false), ("0.0.0.0:0", &["--uploads", "given"], true)]
+    {
+        let listener = TcpListener::bind(address).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tree = Tree::site();
+        let given = tree.outside("given").to_str().unwrap().to_owned();
+        let args: Vec<&str> = args.iter().map(|arg| if *arg == "given" { &given[..] } else { arg }).collect();
+        let server = activated(listener, &args).tree(tree).start();
+        let mut client = Client::connect(([127, 0, 0, 1], port).into());
+        client.send("POST /uploads/?name=a.txt HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx");
+        assert_eq!(client.answer().status == 201, is_on, "{address} {args:?}");
+        if !is_on {
+            server.wait_for_line("uploads are off: others can reach these listeners");
+        }
+        server.stop().assert_clean();
+    }
+}
+
 #[test]
 fn what_is_no_listener_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

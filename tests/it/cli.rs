@@ -529,3 +529,17 @@ fn the_variables_of_the_container_are_in_order() {
     let ran = builder.tree(tree).run();
     assert_eq!(ran.code, Some(0), "{ran:?}");
 }
+
+/// A mistake is told where not even a thread can be had.
+#[test]
+fn a_process_that_may_have_no_threads_says_why_it_does_not_start() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: not root");
+        return;
+    }
+    // this user has no other processes
+    const ALONE: [&str; 5] = ["setpriv", "--reuid=65531", "--clear-groups", "prlimit", "--nproc=1"];
+    let ran = Builder::new(&["--port", "none"]).through(&ALONE).tree(Tree::site()).run();
+    assert_eq!((ran.code, ran.err.lines().count()), (Some(2), 1), "{ran:?}");
+    assert!(ran.err.contains("--port"), "{ran:?}");
+}

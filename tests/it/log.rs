@@ -371,6 +371,15 @@ fn a_hangup_without_a_file_is_told_and_ends_nothing() {
         server.assert_well(log);
         server.stop().assert_clean();
     }
+    // a pipe that nobody reads took its place: it is not waited for
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let server = Builder::new(&["--access-log", path.to_str().unwrap()]).start();
+    fs::remove_file(&path).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR, 0).unwrap();
+    server.signal(rustix::process::Signal::HUP);
+    server.wait_for_line("lines go on to where they went");
+    server.stop().assert_clean();
     // the folder is gone: what is open stays open
     let folder = tempfile::tempdir().unwrap();
     let inner = folder.path().join("logs");

@@ -2,7 +2,9 @@
 //!
 //! Classes of failure covered: no limit by default, chunked bodies past the limit, quotas passed by two at once.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Barrier;
 use std::thread;
 
@@ -211,6 +213,47 @@ fn the_quota_counts_what_others_put_there() {
     assert_refused(&post_named(&server, "b.bin", noise(3, 100)), 507, "", "with its length");
     assert_refused(&post_chunked(&server, "/uploads/?name=c.bin", "", noise(3, 100), 10), 507, "", "in chunks");
     assert_eq!(listing(&folder(&server)), ["a.bin", "by-the-owner.bin"]);
+}
+
+/// All files count, whatever their names are made of, and nothing else does.
+#[test]
+fn the_quota_counts_files_by_any_name_and_no_folders() {
+    let server = Builder::new(&["--upload-quota", "1000"]).start();
+    assert_eq!(post_named(&server, "a.bin", noise(1, 100)).status, 201);
+    fs::create_dir(folder(&server).join("sub")).unwrap();
+    assert_eq!(post_named(&server, "b.bin", noise(2, 100)).status, 201, "a folder takes up nothing");
+    fs::write(folder(&server).join(OsStr::from_bytes(b"\xff.bin")), noise(3, 750)).unwrap();
+    assert_refused(&post_named(&server, "c.bin", noise(4, 100)), 507, "", "a name that is no text");
+}
+
+/// So many files may be open for uploads; what is more is told so, and has its place when others are done.
+#[test]
+fn files_that_are_open_for_uploads() {
+    const DESCRIPTORS: usize = 200;
+    // 32 and 4 for each thread are reserved, and of the rest an eighth is for uploads
+    const MOST: usize = (DESCRIPTORS - 32 - 4) / 8;
+    let limit = format!("ulimit -n {DESCRIPTORS} && exec \"$0\" \"$@\"");
+    let server = Builder::new(&["--threads", "1", "--queue", "10"]).through(&["sh", "-c", &limit]).start();
+    let form_of = |files: usize| {
+        let names: Vec<_> = (0..files).map(|number| format!("name=\"f\"; filename=\"{number}.bin\"")).collect();
+        let parts: Vec<_> = names.iter().map(|name| (&name[..], &b"content"[..])).collect();
+        form(&parts)
+    };
+    for (files, status) in [(MOST - 1, 201), (MOST, 201), (MOST + 1, 503), (MOST, 201)] {
+        let answer = post(&server, "/uploads/", FORM, form_of(files));
+        assert_eq!((answer.status, answer.field("retry-after").is_some()), (status, status == 503), "{files}");
+    }
+    assert_eq!(listing(&folder(&server)).len(), MOST - 1 + 2 * MOST);
+}
+
+/// A limit of the system to the size of files is an answer, and not the end of the server.
+#[test]
+fn a_limit_to_the_size_of_files() {
+    let server = Builder::new(&[]).through(&["sh", "-c", "ulimit -f 100 && exec \"$0\" \"$@\""]).start();
+    assert_refused(&post_named(&server, "large.bin", noise(1, 1_000_000)), 413, "", "more than a file may have");
+    assert_eq!(post_named(&server, "small.bin", noise(2, 10_000)).status, 201);
+    assert_eq!(listing(&folder(&server)), ["small.bin"]);
+    server.assert_well("a limit to the size of files");
 }
 
 #[test]
