@@ -13,7 +13,7 @@ use crate::config::limits::{self, MIN_DEFAULT_CONNECTIONS, RATED_CLIENTS};
 use crate::config::plan::Plan;
 use crate::config::units::AccessLog;
 use crate::files::page::size;
-use crate::files::{compress, listing, upload};
+use crate::files::{archive, compress, listing, upload};
 use crate::net;
 use crate::observe::log;
 
@@ -139,7 +139,8 @@ fn memory(plan: &Plan) -> Vec<Row> {
         row("files kept ready: --cache-size", 1, limits.cache_size),
         row("compression: --compress-max", on(plan.compress, 1), compress::best_bytes(limits.compress_max)),
         row("compression while somebody waits", on(plan.compress, pool), compress::QUICK_WORK_BYTES),
-        row("listings: --listing-limit", on(plan.listing, listing::AT_ONCE as u64), listing::making_bytes(limits)),
+        row("listings: --listing-limit", on(plan.listing, (listing::AT_ONCE + upload::TELLING) as u64), listing::making_bytes(limits)),
+        row("archives: --archive-jobs, --archive-limit", on(plan.archive, limits.archive_jobs as u64), archive::archive_bytes(limits)),
         row("passwords being checked", upload::VERIFYING as u64, password_bytes),
         row("lines of the access log", on(plan.access_log != AccessLog::Off, threads + 1), log::LANE_BYTES as u64),
         row("clients and their rates: --rate-limit", on(plan.clients.rate.is_some(), RATED_CLIENTS as u64), CLIENT_BYTES),

@@ -39,6 +39,8 @@ use crate::observe;
 const PIECE_BYTES: usize = 128 << 10;
 /// Bytes that are read of a file in one go.
 const READ_BYTES: usize = 64 << 10;
+/// About what a member takes: a record with its name, and of a zip archive the path in its directory.
+const MEMBER_BYTES: usize = 512;
 /// Bytes of a block of a tar archive: everything in it is filled up to whole ones.
 const BLOCK_BYTES: usize = 512;
 /// Files from here on get the larger sizes of zip, with room for what does not get smaller.
@@ -138,6 +140,11 @@ impl Archives {
             .with(&header::X_CONTENT_TYPE_OPTIONS, "nosniff");
         Ok(Response { fields, body: Body::Stream(Box::new(source)), ..Response::new(StatusCode::OK) })
     }
+}
+
+/// About what an archive takes at most.
+pub fn archive_bytes(limits: &Limits) -> u64 {
+    (limits.archive_limit * MEMBER_BYTES + 2 * (PIECE_BYTES + READ_BYTES)) as u64
 }
 
 /// A file or a folder that goes in. Names are kept once: the path is made from the folders above when it is needed.

@@ -1,7 +1,7 @@
 //! The blocking pool: one for the process. Work that may wait for a disk runs here, never on a worker.
 //!
 //! Threads start when work comes and end after some seconds without any; there is a bound to their number, and what exceeds it
-//! waits. The bound of what waits is that of the connections: each has one piece of such work at a time.
+//! waits. The bound of what waits is that of the connections: each waits for one piece of such work at a time.
 
 use std::io;
 use std::time::Duration;

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use super::archive::{Archives, Format};
 use super::blocking::Blocking;
 use super::compress::{self, Effort};
-use super::page::{escaped, query_values, shown, shown_text, size};
+use super::page::{escaped, fill, query_values, shown, shown_text, size};
 use super::root::{Contents, Found, How, Item, Root};
 use super::{Store, failure, page, refused, unix_now_s, with_vary};
 use crate::config::limits::Limits;
@@ -23,7 +23,7 @@ use crate::config::rules::Dotfiles;
 use crate::http::coding::{Accepted, Coding};
 use crate::http::conditional::{self, Validators, Verdict};
 use crate::http::fields::Fields;
-use crate::http::path::{self, CleanPath};
+use crate::http::path::{CleanPath, encoded, encoded_value};
 use crate::http::refuse::Refuse;
 use crate::http::{Request, Response, StatusCode, accept, date, header, mime};
 
@@ -275,9 +275,7 @@ impl Ask {
             query.push(if query.is_empty() { '?' } else { '&' });
             query.push_str(name);
             query.push('=');
-            let mut encoded = String::new();
-            path::encode(value.as_bytes(), b"", &mut encoded);
-            query.push_str(&encoded.replace('&', "%26").replace('+', "%2B"));
+            query.push_str(&encoded_value(value));
         };
         if self.sort != Sort::Name || self.descending {
             add("sort", self.sort.word());
@@ -434,21 +432,14 @@ fn readme(root: &Root, folder: &[u8], items: &[Item], most: usize) -> Option<Rea
     Some(Readme { name: shown(&item.name), text: shown_text(&bytes[..end]), is_whole })
 }
 
-/// A name as a segment of an address.
-fn encoded(name: &[u8]) -> String {
-    let mut out = String::with_capacity(name.len());
-    path::encode(name, b"", &mut out);
-    out
-}
-
 /// `2026-11-22T17:00:00Z`
-fn timestamp(unix_s: i64) -> String {
+pub(super) fn timestamp(unix_s: i64) -> String {
     let [year, month, day, hour, minute, second] = date::parts(unix_s);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 /// A number of things, with a comma before every three digits: `50,000 files`.
-fn count(n: usize, one: &str, many: &str) -> String {
+pub(super) fn count(n: usize, one: &str, many: &str) -> String {
     format!("{} {}", grouped(n), if n == 1 { one } else { many })
 }
 
@@ -690,19 +681,6 @@ fn downloads() -> String {
         format!("<a href=\"?download={name}\" aria-label=\"Download this folder as {name}\">{name}</a>")
     });
     format!("<p class=\"get\">Download all: {}</p>", links.join(" "))
-}
-
-/// Fills the places of a template, `{{key}}`, in one go: what is filled in is never looked at again.
-fn fill(template: &str, value: impl Fn(&str) -> String) -> String {
-    let mut out = String::with_capacity(template.len() + 4096);
-    let mut rest = template;
-    while let Some((before, tail)) = rest.split_once("{{") {
-        let (key, tail) = tail.split_once("}}").unwrap_or((tail, ""));
-        out.push_str(before);
-        out.push_str(&value(key));
-        rest = tail;
-    }
-    out + rest
 }
 
 #[cfg(test)]

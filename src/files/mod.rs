@@ -46,7 +46,7 @@ use cache::{Cache, Entry, Kind};
 use compress::Effort;
 use listing::Listing;
 use ready::{Asked, Coded, Content, Ready, Variant};
-use root::{Found, How, NoAnswer};
+use root::{Contents, Found, How, NoAnswer};
 use store::Store;
 
 /// What kernels read of a file at once, so that a byte of each such part tells of all of it.
@@ -283,6 +283,15 @@ impl Files {
     /// As for `Root::look`.
     pub fn look(&self, path: &[u8], how: How) -> Result<Found, NoAnswer> {
         self.store.root.look(path, how)
+    }
+
+    /// What is in the root itself, as far as it is wanted.
+    ///
+    /// # Errors
+    ///
+    /// As for `Root::read_folder`.
+    pub fn read_folder(&self, most: usize, wanted: impl Fn(&[u8]) -> bool) -> Result<Result<Contents, Found>, NoAnswer> {
+        self.store.read_folder(b"", most, wanted)
     }
 
     /// Answers GET and HEAD for a path that is not the request's own.

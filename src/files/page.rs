@@ -20,6 +20,19 @@ pub fn policy(page: &str, more: &str) -> String {
     )
 }
 
+/// Fills the places of a template, `{{key}}`, in one go: what is filled in is never looked at again.
+pub fn fill(template: &str, value: impl Fn(&str) -> String) -> String {
+    let mut out = String::with_capacity(template.len() + 4096);
+    let mut rest = template;
+    while let Some((before, tail)) = rest.split_once("{{") {
+        let (key, tail) = tail.split_once("}}").unwrap_or((tail, ""));
+        out.push_str(before);
+        out.push_str(&value(key));
+        rest = tail;
+    }
+    out + rest
+}
+
 /// Text as it may stand in HTML, between tags and in a quoted attribute.
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")

@@ -28,7 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::blocking::Blocking;
 use super::page::{escaped, query_values, size};
 use super::root::{Found, How};
-use super::{Files, Policy, Served, page};
+use super::{Files, Policy, Served, listing, page};
 use crate::config::plan::{Plan, Uploads as Rules};
 use crate::http::body::Inbound;
 use crate::http::fields::Fields;
@@ -36,7 +36,7 @@ use crate::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE,
     X_CONTENT_TYPE_OPTIONS,
 };
-use crate::http::path::{self, CleanPath};
+use crate::http::path::{CleanPath, encoded, encoded_value};
 use crate::http::refuse::Refuse;
 use crate::http::{Framing, Method, Request, Response, StatusCode, accept, disposition, origin};
 use crate::observe;
@@ -55,6 +55,8 @@ const FIELD_NAME_CHARS: usize = 64;
 const PART_HEAD_BYTES: u64 = 16 << 10;
 /// Bytes that are gathered before they are written; two such buffers are all that an upload holds, beside what is being read.
 const BUFFER_BYTES: usize = 96 << 10;
+/// Pages that tell of the folder and are made at the same time.
+pub const TELLING: usize = 2;
 /// Passwords that are verified at the same time: each takes a processor and, by its hash, tens of megabytes.
 pub const VERIFYING: usize = 2;
 /// What an upload holds: its two buffers, and the head of a part with what was read along with it.
@@ -89,6 +91,8 @@ pub struct Uploads {
     verifying: Arc<Semaphore>,
     /// Files that may be open for uploads.
     open: Arc<Semaphore>,
+    /// How the page tells what is in the folder, if it does.
+    telling: Option<Telling>,
     /// Chooses the account whose work stands in for that of a name that is not known: always the same one for a name, and nobody
     /// outside can tell which.
     stand_in: RandomState,
@@ -105,6 +109,14 @@ struct Folder {
     reserved_bytes: AtomicU64,
     /// Held while files are counted, and while one goes over from being written to being held.
     counting: Mutex<()>,
+}
+
+/// How much is told of the folder: entries that are read, and files that are shown of them.
+#[derive(Clone, Debug)]
+struct Telling {
+    read: usize,
+    shown: usize,
+    making: Arc<Semaphore>,
 }
 
 /// A file that is stored.
@@ -142,6 +154,11 @@ impl Uploads {
             page_policy: page::policy(PAGE, "connect-src 'self'; img-src 'self' data:"),
             verifying: Arc::new(Semaphore::new(VERIFYING)),
             open: Arc::new(Semaphore::new(plan.open_uploads)),
+            telling: (plan.listing && !rules.write_only).then(|| Telling {
+                read: plan.limits.listing_limit,
+                shown: plan.limits.listing_page,
+                making: Arc::new(Semaphore::new(TELLING)),
+            }),
             stand_in: RandomState::new(),
         })
     }
@@ -343,7 +360,7 @@ impl Uploads {
             } else {
                 for (i, file) in stored.iter().enumerate() {
                     location.push_str(if i == 0 { "stored=" } else { "&stored=" });
-                    location.push_str(&encoded(&file.name).replace('&', "%26").replace('+', "%2B"));
+                    location.push_str(&encoded_value(&file.name));
                 }
             }
             return Response { fields: fields.with(&LOCATION, location), ..Response::new(StatusCode::SEE_OTHER) };
@@ -365,8 +382,8 @@ impl Uploads {
     /// The page with the form, and with what was just stored.
     fn page<'a>(&'a self, request: &'a Request) -> Served<'a> {
         let names: Vec<String> = query_values(request, b"stored").take(PARTS).collect();
-        if names.is_empty() {
-            return Served::Ready(self.render(""));
+        if names.is_empty() && self.telling.is_none() {
+            return Served::Ready(self.render("", ""));
         }
         if self.rules.write_only {
             let results = match names[0].parse::<u32>() {
@@ -374,11 +391,17 @@ impl Uploads {
                 Ok(n) => format!("<li>{n} files were stored.</li>"),
                 Err(_) => String::new(),
             };
-            return Served::Ready(self.render(&results));
+            return Served::Ready(self.render(&results, ""));
         }
         Served::Later(Box::pin(async move {
-            let files = self.files.clone();
+            let (files, telling) = (self.files.clone(), self.telling.clone());
+            // the semaphore is never closed; the leave goes along, so that a client that is gone frees it no earlier than the work ends
+            let leave = match &telling {
+                Some(telling) => Arc::clone(&telling.making).acquire_owned().await.ok(),
+                None => None,
+            };
             let results = self.blocking.run(move || {
+                let _leave = leave;
                 let mut results = String::new();
                 for name in names.iter().filter(|name| disposition::plain_segment(name).as_ref() == Some(name)) {
                     // what is not there any more, or never was, is not told
@@ -393,14 +416,20 @@ impl Uploads {
                         );
                     }
                 }
-                results
+                (results, telling.map_or_else(String::new, |telling| telling.tell(&files)))
             });
-            self.render(&results.await)
+            let (results, here) = results.await;
+            self.render(&results, &here)
         }))
     }
 
-    fn render(&self, results: &str) -> Response {
-        let text = PAGE.replace("{write_only}", if self.rules.write_only { "true" } else { "false" }).replace("{results}", results);
+    fn render(&self, results: &str, here: &str) -> Response {
+        let text = page::fill(PAGE, |key| match key {
+            "write_only" => self.rules.write_only.to_string(),
+            "results" => results.to_owned(),
+            "here" => here.to_owned(),
+            _ => String::new(),
+        });
         let fields = Fields::default()
             .with(&CONTENT_TYPE, "text/html; charset=utf-8")
             .with(&CACHE_CONTROL, "no-store")
@@ -411,13 +440,7 @@ impl Uploads {
 }
 
 fn address(name: &str) -> String {
-    format!("/uploads/{}", encoded(name))
-}
-
-fn encoded(name: &str) -> String {
-    let mut out = String::new();
-    path::encode(name.as_bytes(), b"", &mut out);
-    out
+    format!("/uploads/{}", encoded(name.as_bytes()))
 }
 
 /// `upload-20261122-170000-1a2b3c4d.png`
@@ -553,6 +576,39 @@ fn malformed(e: multer::Error) -> Refuse {
         return broken.0;
     }
     Refuse::bad("The form is malformed, or it ended too early.")
+}
+
+impl Telling {
+    /// The files that can be had, the latest first; waits for the disk.
+    fn tell(&self, files: &Files) -> String {
+        // no address can have a backslash in it
+        let wanted = |name: &[u8]| !name.starts_with(b".") && !name.contains(&b'\\');
+        let Ok(Ok(contents)) = files.read_folder(self.read, wanted) else { return String::new() };
+        let mut there: Vec<_> = contents.items.into_iter().filter_map(|item| Some((item.modified_s, item.name, item.len?))).collect();
+        there.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        let mut html = String::new();
+        for (modified_s, name, bytes) in there.iter().take(self.shown) {
+            let time = listing::timestamp(*modified_s);
+            // writing to memory does not fail
+            let _ = write!(
+                html,
+                "<li><a href=\"./{}\"><bdi>{}</bdi></a> <span>{}, <time datetime=\"{time}\">{} {} UTC</time></span></li>",
+                escaped(&encoded(name)),
+                escaped(&page::shown(name)),
+                size(*bytes),
+                &time[..10],
+                &time[11..16],
+            );
+        }
+        let more = there.len().saturating_sub(self.shown);
+        if more > 0 {
+            let _ = write!(html, "<li>{} not shown.</li>", listing::count(more, "file is", "files are"));
+        }
+        if !contents.is_whole {
+            html += "<li>There is more in this folder than is read of one.</li>";
+        }
+        html
+    }
 }
 
 /// Whether a file has a hidden name of ours with this ending.

@@ -153,6 +153,18 @@ pub fn encode(bytes: &[u8], also: &[u8], out: &mut String) {
     }
 }
 
+/// A name as a segment of an address.
+pub fn encoded(name: &[u8]) -> String {
+    let mut out = String::with_capacity(name.len());
+    encode(name, b"", &mut out);
+    out
+}
+
+/// A text as a value of a query.
+pub fn encoded_value(text: &str) -> String {
+    encoded(text.as_bytes()).replace('&', "%26").replace('+', "%2B")
+}
+
 /// Decodes the percent escapes of a value from a query; what is no escape stays.
 pub fn decode_value(raw: &[u8]) -> Vec<u8> {
     let hex = |at: usize| raw.get(at).and_then(|&b| char::from(b).to_digit(16));

@@ -421,15 +421,21 @@ async fn send(out: &mut Outgoing, link: &mut Link) -> Result<bool, End> {
     let mut window: Option<(u64, Instant)> = None;
     let mut alarm = Alarm::default();
     let mut has_waited = false;
+    let mut held_up_since: Option<Instant> = None;
     let sent = poll_fn(|cx| match out.poll_send(io, &shared.blocking, cx) {
         Poll::Ready(sent) => Poll::Ready(Some(sent)),
         Poll::Pending if out.is_held_up() => {
-            // the time of the client begins anew when it is its turn again
-            (progress, window, has_waited) = (None, None, true);
+            // the time of the client stands still
+            held_up_since.get_or_insert_with(Instant::now);
+            has_waited = true;
             Poll::Pending
         }
         Poll::Pending => {
             has_waited = true;
+            let held_up = held_up_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+            for (_, since) in [&mut progress, &mut window].into_iter().flatten() {
+                *since += held_up;
+            }
             let since = match progress {
                 Some((sent, since)) if sent == out.sent() => since,
                 _ => Instant::now(),

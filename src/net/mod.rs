@@ -58,10 +58,10 @@ pub struct Shared {
     pub resting: Resting,
     /// The bounds and deadlines.
     pub limits: Limits,
-    /// Connections that were told 503 and may still be there at the same time.
-    pub lingering: usize,
     /// Those of them that the protocol needs.
     pub bounds: Arc<Bounds>,
+    /// Connections that were told 503 and may still be there at the same time.
+    pub lingering: usize,
     /// The limits for each client.
     pub clients: Arc<Clients>,
     /// The access log.

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::{any, head};
 use crate::client::Response;
-use crate::harness::{Server, Tree};
+use crate::harness::{Builder, Server, Tree};
 
 /// The text between the one `<name>` and its end.
 fn between<'a>(page: &'a str, name: &str) -> &'a str {
@@ -35,7 +35,7 @@ fn the_page_is_a_form_with_its_own_policy() {
         let inputs: Vec<&str> = text.split("<input").skip(1).map(|rest| rest.split('>').next().unwrap()).collect();
         let is_chooser = |input: &&&str| ["type=\"file\"", "name=\"file\"", "multiple"].iter().all(|attribute| input.contains(attribute));
         assert_eq!(inputs.iter().filter(is_chooser).count(), 1, "{target}: {inputs:?}");
-        assert!(!text.contains("{results}") && !text.contains("{write_only}"), "{target}: a placeholder was left");
+        assert!(!text.contains("{{") && !text.contains("results}"), "{target}: a placeholder was left");
 
         for (element, sources) in [("script", "script-src"), ("style", "style-src")] {
             let hash = STANDARD.encode(Sha256::digest(between(&text, element)));
@@ -100,4 +100,35 @@ fn no_other_site_is_let_in() {
         let allowing = answer.fields.iter().any(|(name, _)| name.to_ascii_lowercase().starts_with("access-control-"));
         assert!(!allowing, "{method}: {:?}", answer.fields);
     }
+}
+
+/// Where folders are listed, the page tells what is there: the latest first, what can be had and nothing else.
+#[test]
+fn the_page_tells_what_is_in_the_folder_where_folders_are_listed() {
+    const HOSTILE: &str = "<img src=x onerror=alert(1)> & {{results}}.txt";
+    let tree = || {
+        let tree = Tree::empty();
+        tree.write("uploads/old.txt", "old");
+        tree.write(format!("uploads/{HOSTILE}"), "hostile");
+        tree.write("uploads/.hidden", "hidden");
+        tree.write("uploads/sub/inner.txt", "inner");
+        let old = std::fs::File::open(tree.path("uploads/old.txt")).unwrap();
+        old.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(784_111_777)).unwrap();
+        tree
+    };
+    let page = |args: &[&str]| Builder::new(args).tree(tree()).start().get("/uploads/").text();
+    let told = page(&["--listing"]);
+    let places: Vec<_> = ["<bdi>&lt;img src=x onerror=alert(1)&gt; &amp; {{results}}.txt</bdi>", "<bdi>old.txt</bdi>"]
+        .map(|name| told.find(name).unwrap_or_else(|| panic!("no {name}: {told}")))
+        .into();
+    assert!(places[0] < places[1], "the latest first");
+    assert!(told.contains("<a href=\"./old.txt\">") && told.contains("3 bytes") && told.contains("1994-11-06 08:49 UTC"), "{told}");
+    for name in ["./.hidden", "inner.txt", "./sub", "<img src"] {
+        assert!(!told.contains(name), "{name}");
+    }
+    for args in [&[][..], &["--listing", "--uploads-write-only"]] {
+        assert!(!page(args).contains("old.txt"), "{args:?}");
+    }
+    let first = page(&["--listing", "--listing-page", "1"]);
+    assert!(first.contains("1 file is not shown.") && !first.contains("old.txt"), "{first}");
 }
