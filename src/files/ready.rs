@@ -23,10 +23,11 @@ use crate::http::fields::Fields;
 use crate::http::path::CleanPath;
 use crate::http::{Head, StatusCode, date, header, mime};
 
-/// A change this young may be followed by another with the same time: kernels keep times by a tick of up to 10 ms.
+/// A change this young may not be over, and another may follow with the same time: kernels note a write when it begins, and keep times
+/// by a tick of up to 10 ms.
 const RACY: Duration = Duration::from_millis(50);
-/// A file this young is likely to be written to again: by an editor, a build, a copy that is not done. Its last change may not even be
-/// over: kernels note a write when it begins. What was read of it is read once more later.
+/// A file this young is likely to be written to again: by an editor, a build, a copy that is not done. What was read of it is read once
+/// more later.
 const YOUNG: Duration = Duration::from_secs(1);
 /// Of what a program writes through a mapping (mmap), kernels note the first write to a page, and the next ones only once they have
 /// brought that to the disk: by default within 35 s. So what was read of a younger file is read once more then.
@@ -275,7 +276,8 @@ impl About {
 impl Ready {
     /// A file of this state, without codings.
     pub fn new(about: &About, stamp: Stamp, content: Content) -> Ready {
-        let (tag, is_racy, is_settled) = (about.tag, is_young(&stamp), is_settled(&stamp));
+        let is_racy = if let Content::Mem(_) = &content { is_young(&stamp) } else { is_racy(&stamp) };
+        let (tag, is_settled) = (about.tag, is_settled(&stamp));
         let plain = about.variant(Coding::Identity, format!("\"{tag:016x}\""), content);
         Ready { stamp, tag, is_racy, is_settled, way: Way::Itself, plain, coded: None }
     }
@@ -429,7 +431,7 @@ pub fn is_racy(stamp: &Stamp) -> bool {
     age(stamp) < RACY
 }
 
-/// Whether a file has changed so shortly ago that the change may not be over, or that another is about to follow.
+/// Whether a file has changed so shortly ago that it may be about to change again.
 pub fn is_young(stamp: &Stamp) -> bool {
     age(stamp) < YOUNG
 }

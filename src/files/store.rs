@@ -411,8 +411,6 @@ impl Store {
             // without a change that was noted they have become others: the number of the state is taken
             Some((Content::Mem(_), _)) => Err(now.tag(stamp)),
             _ if ready::is_racy(stamp) => Err(now.tag(stamp)),
-            // it is not read once more, so a change that is not over would not be met again
-            _ if matches!(now, Content::Open(_)) && ready::is_young(stamp) => Err(now.tag(stamp)),
             _ => Err(ready::fingerprint(stamp)),
         })
     }
