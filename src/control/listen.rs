@@ -5,11 +5,11 @@ use std::net::{SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
 use rustix::net::sockopt::socket_acceptconn;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::SockRef;
 
 use crate::config::Error;
 use crate::config::plan::Plan;
-use crate::net::gate::{BACKLOG, Wall};
+use crate::net::gate::{self, BACKLOG, Wall};
 
 /// The congestion control of connections from this machine, unless the user names one.
 const LOOPBACK_CONGESTION_CONTROL: &[u8] = b"reno";
@@ -99,12 +99,7 @@ fn failed(address: SocketAddr, e: &io::Error) -> Error {
 }
 
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        // 0.0.0.0 and :: can then stand beside each other
-        socket.set_only_v6(true)?;
-    }
+    let socket = gate::socket(address)?;
     socket.bind(&address.into())?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())

@@ -1,5 +1,5 @@
-//! What the pages that are made here have in common: text made safe for HTML and for the eye, sizes for people, values from the query, and the
-//! policy that lets a page run its own style and script and nothing else.
+//! What the pages that are made here have in common: their templates, text made safe for HTML and for the eye, sizes for people, values
+//! from the query, and the policy that lets a page run its own style and script and nothing else.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -114,6 +114,12 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    #[test]
+    fn what_is_filled_in_is_not_looked_at_again() {
+        assert_eq!(fill("a{{x}}b{{y}}c", |key| format!("<{key}{{{{x}}}}>")), "a<x{{x}}>b<y{{x}}>c");
+        assert_eq!(fill("{{x", |_| "1".into()), "1");
     }
 
     #[test]

@@ -268,12 +268,8 @@ impl Wall {
     pub fn beside(listener: &TcpListener) -> io::Result<Wall> {
         steer(listener, &mut [answer(LISTENER)])?;
         let address = listener.local_addr()?;
-        let wall = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        wall.set_reuse_address(true)?;
+        let wall = socket(address)?;
         wall.set_reuse_port(true)?;
-        if address.is_ipv6() {
-            wall.set_only_v6(true)?;
-        }
         wall.bind(&address.into())?;
         wall.listen(0)?;
         let filled = fill(listener, address);
@@ -290,6 +286,21 @@ impl Wall {
     pub fn socket(&self) -> &TcpListener {
         &self.0
     }
+}
+
+/// A socket for a listener at this address; it is not bound yet.
+///
+/// # Errors
+///
+/// The system will not.
+pub fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // 0.0.0.0 and :: can then stand beside each other
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
 }
 
 /// Makes the one connection that a wall holds: no other is led there meanwhile.
