@@ -209,6 +209,20 @@ fn who_is_held_back_gets_in_later() {
     server.assert_well("clients that were held back");
 }
 
+/// Who was told 503 before its request was whole is read to its end, and holds up nothing after that.
+#[test]
+fn who_was_told_and_has_gone_is_forgotten() {
+    let (server, mut holder) = stalled(100, "100ms");
+    let mut waiting = server.connect();
+    waiting.send("GET /hello.txt HTTP/1.1\r\n");
+    assert_shed(&waiting.answer(), "half of a head");
+    drop(waiting);
+    assert_eq!(holder.answer().text(), HELLO);
+    let begun = Instant::now();
+    server.stop().assert_clean();
+    assert!(begun.elapsed() < Duration::from_secs(4), "the end waited for it");
+}
+
 /// All places are taken by clients that rest: the one that has rested the longest makes room, and nobody else.
 #[test]
 fn the_longest_idle_makes_room() {
