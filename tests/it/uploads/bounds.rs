@@ -402,3 +402,27 @@ fn after_a_refusal_the_server_is_well() {
     drop(idle);
     assert_nothing_left(&server, &folder(&server), "those that went away");
 }
+
+/// A name that is taken gets a number, as long as one is free.
+#[test]
+fn the_numbers_of_a_name() {
+    const NAMES: u32 = 10_000;
+    let server = Builder::new(&[]).start();
+    let folder = folder(&server);
+    let named = |number: u32| if number == 0 { "a.bin".to_owned() } else { format!("a-{number}.bin") };
+    for number in 0..NAMES {
+        fs::write(folder.join(named(number)), "").unwrap();
+    }
+    for free in [NAMES, NAMES - 1, 0] {
+        let name = format!("{free} is free");
+        _ = fs::remove_file(folder.join(named(free)));
+        let answer = post(&server, "/uploads/?name=a.bin", "", b"new");
+        if free == NAMES {
+            assert_refused(&answer, 409, "of this name", &name);
+            assert_eq!(listing(&folder).len(), NAMES as usize, "{name}: something was left behind");
+        } else {
+            let stored = assert_stored(&server, &folder, &answer, &[b"new"], &name);
+            assert_eq!(stored.files[0].name, named(free));
+        }
+    }
+}
