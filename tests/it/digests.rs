@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use sha2::Digest;
 
 use crate::client::{HOST, Response, request};
 use crate::codings::{decoded, text};
-use crate::harness::{Builder, PATIENCE, Server, Tree, noise, pause};
+use crate::harness::{Builder, PATIENCE, Server, Tree, noise, pause, until};
 
 const WANT: &str = "Want-Repr-Digest: sha-256=1\r\n";
 
@@ -157,6 +158,34 @@ fn a_digest_follows_its_file() {
                 assert!(begun.elapsed() < PATIENCE, "{length} bytes: state {number} does not show");
             }
         }
+    }
+}
+
+/// Bytes that a process has read, from files and pipes.
+fn bytes_read(server: &Server) -> u64 {
+    let counts = fs::read_to_string(format!("/proc/{}/io", server.pid().as_raw_nonzero())).expect("the process lives");
+    counts.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_file_that_changes_while_its_digest_is_made_is_told_of_as_it_is_then() {
+    const BYTES: u64 = 24 << 20;
+    let tree = Tree::empty();
+    let file = fs::File::create(tree.path("large.bin")).unwrap();
+    file.set_len(BYTES).unwrap();
+    let server = Server::serving(tree);
+    let mut client = server.connect();
+    let before = client.head("/large.bin").need("etag").to_owned();
+    let begun = bytes_read(&server);
+    client.send(request("GET", "/large.bin", WANT));
+    until("the file is read for its digest", || bytes_read(&server) > begun + (1 << 20));
+    file.write_all_at(b"new", BYTES - 3).unwrap();
+    let answer = client.answer();
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.len() as u64 == BYTES && answer.body.ends_with(b"new"));
+    assert_ne!(answer.need("etag"), before);
+    if answer.field("repr-digest").is_some() {
+        assert_digest(&answer, &answer.body, "a digest of what was sent");
     }
 }
 
