@@ -67,6 +67,8 @@ const READ_ALONG: u64 = 32 << 10;
 const NAMES: u32 = 10_000;
 /// Hidden names that are tried: more than one only if another process starts at the very moment.
 const HIDDEN_NAMES: u32 = 100;
+/// What it is called that the folder for uploads is not there any more.
+const FOLDER_REMOVED: Errno = Errno::STALE;
 /// Permissions of what is stored.
 const MODE: Mode = Mode::from_raw_mode(0o644);
 /// What a temporary name begins and ends with, where the file system has no files without a name.
@@ -513,7 +515,9 @@ fn write_failed(e: Errno) -> Refuse {
         Errno::EXIST => Refuse::new(StatusCode::CONFLICT, "There are too many files of this name already.").closing(),
         Errno::MFILE | Errno::NFILE => Refuse::busy("The server is short of resources right now.").closing(),
         e => {
-            observe::say(&format!("an upload can not be stored: {e}"));
+            let why =
+                if e == FOLDER_REMOVED { "its folder has been removed; make it again and restart Millpond".into() } else { e.to_string() };
+            observe::say(&format!("an upload can not be stored: {why}"));
             Refuse::internal().closing()
         }
     }
@@ -658,6 +662,9 @@ struct Open {
 impl Open {
     fn new(folder: &Arc<Folder>) -> Result<Open, Errno> {
         let made = |file, temporary| Open { folder: Arc::clone(folder), file, temporary, hash: Sha256::new() };
+        if rustix::fs::fstat(&folder.dir)?.st_nlink == 0 {
+            return Err(FOLDER_REMOVED);
+        }
         match rustix::fs::openat(&folder.dir, ".", OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, MODE) {
             Ok(file) => return Ok(made(file, None)),
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => {}

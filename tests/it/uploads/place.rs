@@ -193,6 +193,21 @@ fn a_default_folder_that_can_not_be_made_ends_uploads_and_nothing_else() {
     set_mode(&root, 0o755);
 }
 
+/// What comes into a folder that was removed would be lost.
+#[test]
+fn a_folder_that_is_removed_takes_nothing_more() {
+    let server = Server::start(&[]);
+    assert_eq!(post_form(&server, &[FILE]).status, 201);
+    fs::remove_dir_all(folder(&server)).unwrap();
+    assert_refused(&post_form(&server, &[FILE]), 500, "", "its folder is gone");
+    server.wait_for_line("an upload can not be stored: its folder has been removed");
+    // another one is another folder
+    fs::create_dir(folder(&server)).unwrap();
+    assert_refused(&post_form(&server, &[FILE]), 500, "", "the one that it was given is gone");
+    assert_nothing_left(&server, &folder(&server), "the new folder");
+    server.assert_well("a folder that was removed");
+}
+
 #[test]
 fn a_folder_that_was_asked_for_and_can_not_be_used_is_an_error() {
     let tree = Tree::site();
