@@ -73,6 +73,7 @@ pub fn check(plan: &Plan, descriptors: usize) -> Result<String, Error> {
     budget.check()?;
     // what a running process would hand over can not be bound beside it
     if !plan.control.as_deref().is_some_and(takeover::is_running) {
+        plan.control.as_deref().map_or(Ok(()), takeover::check)?;
         listen::bind(plan, &mut Vec::new(), false)?;
     }
     user::become_planned(plan)?;
@@ -80,6 +81,9 @@ pub fn check(plan: &Plan, descriptors: usize) -> Result<String, Error> {
     match &plan.uploads {
         Some(uploads) if uploads.by_default => {}
         Some(uploads) if uploads.folder.is_dir() => can_write(uploads)?,
+        Some(uploads) if uploads.folder.symlink_metadata().is_ok() => {
+            return Err(uploads_failed(uploads, "can not be made (it is no folder)"));
+        }
         Some(uploads) if !can_create_in(uploads.folder.parent()) => return Err(uploads_failed(uploads, "can not be made")),
         _ => {}
     }

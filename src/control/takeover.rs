@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::Mode;
+use rustix::fs::{Access, Mode};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg, sockopt,
 };
@@ -68,7 +68,7 @@ pub fn ask(path: &Path) -> Result<Asked, Error> {
     match UnixStream::connect(path) {
         Ok(stream) => receive(stream).map_err(|e| failed("the process that is running does not hand over its sockets at", e)),
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-            let control = listen(path).map_err(|e| failed("can not listen at", e))?;
+            let control = listen(path).map_err(|e| not_listening(path, &e))?;
             Ok(Asked { control, listeners: Vec::new(), predecessor: None })
         }
         Err(e) => Err(failed("can not connect to", e)),
@@ -80,12 +80,35 @@ pub fn is_running(path: &Path) -> bool {
     UnixStream::connect(path).is_ok()
 }
 
+/// Looks whether a socket can be made at the path, on which nobody listens.
+///
+/// # Errors
+///
+/// Something else is there, or no file can be made there.
+pub fn check(path: &Path) -> Result<(), Error> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    is_there(path)
+        .and_then(|_| rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from))
+        .map_err(|e| not_listening(path, &e))
+}
+
+fn not_listening(path: &Path, e: &io::Error) -> Error {
+    Error(format!("can not listen at {path:?} ({e}); choose another path with --control"))
+}
+
+/// Whether a socket is at the path; anything else there is an error.
+fn is_there(path: &Path) -> io::Result<bool> {
+    match std::fs::symlink_metadata(path) {
+        Ok(left) if left.file_type().is_socket() => Ok(true),
+        Ok(_) => Err(io::Error::new(ErrorKind::AlreadyExists, "something else is there")),
+        Err(_) => Ok(false),
+    }
+}
+
 /// Listens at the path, for the owner alone. What a process that has ended left there is removed.
 fn listen(path: &Path) -> io::Result<Control> {
-    match std::fs::symlink_metadata(path) {
-        Ok(left) if left.file_type().is_socket() => std::fs::remove_file(path)?,
-        Ok(_) => return Err(io::Error::new(ErrorKind::AlreadyExists, "something else is there")),
-        Err(_) => {}
+    if is_there(path)? {
+        std::fs::remove_file(path)?;
     }
     // there is no other thread that could make a file meanwhile
     let before = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);

@@ -251,9 +251,12 @@ fn what_is_at_the_path() {
     let file = tree.outside("file");
     fs::write(&file, "precious").unwrap();
     for path in [file.clone(), tree.outside("no/such/folder/control"), tree.outside("")] {
-        let ran = builder(&path, &tree.root()).run();
-        assert_eq!((ran.code, ran.err.lines().count()), (Some(2), 1), "{path:?}: {ran:?}");
-        assert!(ran.err.contains("--control"), "{path:?}: {ran:?}");
+        for check in [false, true] {
+            let builder = builder(&path, &tree.root());
+            let ran = if check { builder.arg("--check") } else { builder }.run();
+            assert_eq!((ran.code, ran.err.lines().count()), (Some(2), 1), "{path:?}, check: {check}: {ran:?}");
+            assert!(ran.err.contains("--control"), "{path:?}, check: {check}: {ran:?}");
+        }
     }
     assert_eq!(fs::read_to_string(file).unwrap(), "precious");
 }

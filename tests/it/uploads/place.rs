@@ -208,6 +208,21 @@ fn a_folder_that_is_removed_takes_nothing_more() {
     server.assert_well("a folder that was removed");
 }
 
+/// A check says what the start would.
+#[test]
+fn what_is_no_folder_is_an_error() {
+    let tree = Tree::site();
+    tree.write("file", "precious");
+    tree.symlink("nowhere", "link");
+    for name in ["file", "link", "file/uploads"] {
+        for check in [&[][..], &["--check"]] {
+            let ran = Builder::new(check).arg("--uploads").arg(tree.path(name)).root(tree.root()).run();
+            assert_eq!((ran.code, ran.err.lines().count()), (Some(2), 1), "{name}, {check:?}: {ran:?}");
+            assert!(ran.err.contains("can not be made"), "{name}, {check:?}: {ran:?}");
+        }
+    }
+}
+
 #[test]
 fn a_folder_that_was_asked_for_and_can_not_be_used_is_an_error() {
     let tree = Tree::site();
