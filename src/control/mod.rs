@@ -46,6 +46,8 @@ use takeover::{Control, Offer, Predecessor};
 const REPLACE_AGAIN: Duration = Duration::from_millis(200);
 /// How often the end looks whether all threads have ended.
 const END_LOOK: Duration = Duration::from_millis(5);
+/// How long the threads may take to cut off what is in flight, and to log it.
+const CUT_OFF: Duration = Duration::from_secs(1);
 /// What a process that was ended by a signal exits with, less the signal's number.
 const EXIT_BY_SIGNAL: i32 = 128;
 
@@ -153,7 +155,7 @@ pub fn run(plan: &Plan) -> Result<i32, Error> {
     }
     // the guardian is still there, so this is heard
     let _ = stop.send(true);
-    let by_force = end(plan, guardian, workers, &events);
+    let by_force = end(plan, &shared, guardian, workers, &events);
     farewell(&shared);
     Ok(by_force.map_or(0, |signal| EXIT_BY_SIGNAL + signal))
 }
@@ -355,24 +357,36 @@ fn serve(plan: &Plan, workers: &mut [JoinHandle<()>], shared: &Arc<Shared>, tell
     }
 }
 
-/// Waits until all that is in flight has ended, or the grace is over, or a second signal comes; that one is returned.
-fn end(plan: &Plan, guardian: JoinHandle<()>, workers: Vec<JoinHandle<()>>, events: &Receiver<Event>) -> Option<i32> {
-    let deadline = Instant::now() + plan.shutdown_grace;
-    let mut handles: Vec<_> = std::iter::once(guardian).chain(workers).collect();
+/// Waits until all that is in flight has ended. What is left when the grace is over, or a second signal comes, which is returned, is
+/// cut off.
+fn end(plan: &Plan, shared: &Shared, guardian: JoinHandle<()>, workers: Vec<JoinHandle<()>>, events: &Receiver<Event>) -> Option<i32> {
+    let mut threads: Vec<_> = std::iter::once(guardian).chain(workers).collect();
+    let Err(signal) = wait_for(&mut threads, plan.shutdown_grace, events) else { return None };
+    if signal.is_none() {
+        say("the grace is over: what is still in flight is cut off");
+    }
+    shared.queue.cut_off();
+    // whether they ended or not: this is the end
+    let _ = wait_for(&mut threads, CUT_OFF, events);
+    signal
+}
+
+/// Waits until all these threads have ended; an error if that takes longer, or if a signal comes.
+fn wait_for(threads: &mut Vec<JoinHandle<()>>, time: Duration, events: &Receiver<Event>) -> Result<(), Option<i32>> {
+    let deadline = Instant::now() + time;
     loop {
         // a panic in one of them was told already
-        handles.retain(|handle| !handle.is_finished());
+        threads.retain(|thread| !thread.is_finished());
         let left = deadline.saturating_duration_since(Instant::now());
-        if handles.is_empty() {
-            return None;
+        if threads.is_empty() {
+            return Ok(());
         }
         if left.is_zero() {
-            say("the grace is over: what is still in flight is cut off");
-            return None;
+            return Err(None);
         }
         // the end of a thread is no event, and there may be no other thread to be had that waits for it
         match events.recv_timeout(left.min(END_LOOK)) {
-            Ok(Event::Signal(signal)) if signal != SIGHUP => return Some(signal),
+            Ok(Event::Signal(signal)) if signal != SIGHUP => return Err(Some(signal)),
             Ok(Event::Signal(_) | Event::Relieved | Event::WorkerEnded(_) | Event::GuardianEnded) | Err(_) => {}
         }
     }

@@ -591,7 +591,7 @@ async fn close(shared: &Arc<Shared>) {
     door.wait_to_enter().listeners.clear();
     shared.queue.close();
     // those that were told 503 may still read it
-    while door.lingering() > 0 {
+    while door.lingering() > 0 && !shared.queue.is_cut_off() {
         sleep(END_LOOK).await;
     }
 }

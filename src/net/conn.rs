@@ -295,7 +295,12 @@ impl Drop for Link {
         if let Some(seat) = &self.seat {
             self.shared.resting.remove(self.worker.index, seat);
         }
-        let end = if std::thread::panicking() { End::Panicked } else { self.ended.unwrap_or(End::Cut) };
+        let end = match self.ended {
+            _ if std::thread::panicking() => End::Panicked,
+            Some(end) => end,
+            None if self.shared.queue.is_cut_off() => End::Stopped,
+            None => End::Cut,
+        };
         self.shared.counters.end(end);
         self.shared.queue.ended(self.worker.index);
     }

@@ -56,9 +56,8 @@ pub async fn serve(link: &mut Link) -> (End, bool) {
         counted: Counted::default(),
     };
     let (Ok(end) | Err(end)) = driver.run().await;
-    driver.tell();
     let linger = driver.has_to_linger(end);
-    driver.input.release();
+    std::mem::take(&mut driver.input).release();
     (end, linger)
 }
 
@@ -79,6 +78,13 @@ struct Driver<'a> {
     now: Moment,
     /// When the worker last counted it among those that ask.
     counted: Counted,
+}
+
+impl Drop for Driver<'_> {
+    /// However it ends, the log is told of what was answered.
+    fn drop(&mut self) {
+        self.tell();
+    }
 }
 
 /// What a request is answered with.

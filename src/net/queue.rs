@@ -41,6 +41,7 @@ pub struct Queue {
     waiting: Mutex<Waiting>,
     draining: AtomicBool,
     closed: AtomicBool,
+    is_cut_off: AtomicBool,
     started: Instant,
 }
 
@@ -102,6 +103,7 @@ impl Queue {
             waiting: Mutex::default(),
             draining: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            is_cut_off: AtomicBool::new(false),
             started: Instant::now(),
         }
     }
@@ -274,6 +276,17 @@ impl Queue {
     pub fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
         self.wake_all();
+    }
+
+    /// Nobody waits any longer for what is still served.
+    pub fn cut_off(&self) {
+        self.is_cut_off.store(true, Ordering::SeqCst);
+        self.close();
+    }
+
+    /// Whether that is so.
+    pub fn is_cut_off(&self) -> bool {
+        self.is_cut_off.load(Ordering::SeqCst)
     }
 
     fn wake_all(&self) {

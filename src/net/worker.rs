@@ -246,11 +246,12 @@ async fn run(index: usize, shared: Arc<Shared>) {
         }
     }
     worker.drain(&shared);
-    while shared.queue.active_of(index) > 0 {
+    // what is cut off ends with the event loop
+    while shared.queue.active_of(index) > 0 && !shared.queue.is_cut_off() {
         worker.wake.notified().await;
     }
     // those that were told 503 may still read it
-    while shared.door.lingering() > 0 {
+    while shared.door.lingering() > 0 && !shared.queue.is_cut_off() {
         sleep(LINGERING_LOOK).await;
     }
 }

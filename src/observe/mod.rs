@@ -36,7 +36,7 @@ pub enum End {
     Idle,
     /// The server stops.
     Drained,
-    /// A request or its body came too slowly.
+    /// The head of a request came too slowly.
     Slow,
     /// What came was no request.
     Malformed,
@@ -50,12 +50,25 @@ pub enum End {
     Panicked,
     /// All places were taken, and it made room for others.
     MadeRoom,
+    /// It was in the middle of something when the grace of the stop was over.
+    Stopped,
 }
 
 impl End {
     /// All, in their order.
-    const ALL: [End; 10] =
-        [End::Done, End::Idle, End::Drained, End::Slow, End::Malformed, End::Stalled, End::Cut, End::Changed, End::Panicked, End::MadeRoom];
+    const ALL: [End; 11] = [
+        End::Done,
+        End::Idle,
+        End::Drained,
+        End::Slow,
+        End::Malformed,
+        End::Stalled,
+        End::Cut,
+        End::Changed,
+        End::Panicked,
+        End::MadeRoom,
+        End::Stopped,
+    ];
 
     /// What operators are told.
     fn name(self) -> &'static str {
@@ -70,6 +83,7 @@ impl End {
             End::Changed => "changed",
             End::Panicked => "panicked",
             End::MadeRoom => "made room",
+            End::Stopped => "stopped",
         }
     }
 }

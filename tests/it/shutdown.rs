@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::client::{Client, Ending, request};
-use crate::harness::{Builder, HELLO, Server, Tree, assert_same_bytes, noise, until};
+use crate::harness::{Builder, HELLO, Server, Stopped, Tree, assert_same_bytes, noise, until};
 
 /// Nobody accepts connections on the address any more.
 fn until_refused(server: &Server) {
@@ -138,7 +138,9 @@ fn a_download_under_way_is_finished() {
 fn the_grace_has_an_end() {
     let tree = Tree::site();
     std::fs::File::create(tree.path("big.bin")).unwrap().set_len(64 * 1024 * 1024).unwrap();
-    let server = Builder::new(&["--shutdown-grace", "300ms", "--write-timeout", "10m", "--head-timeout", "10m"]).tree(tree).start();
+    let server = Builder::new(&["--shutdown-grace", "300ms", "--write-timeout", "10m", "--head-timeout", "10m", "--access-log", "-"])
+        .tree(tree)
+        .start();
     let mut stuck = server.connect();
     stuck.send_get("/big.bin");
     assert_eq!(stuck.any_answer_head().status, 200);
@@ -146,8 +148,21 @@ fn the_grace_has_an_end() {
     half.send("GET /hello.txt HTTP/1.1\r\n");
     server.signal(Signal::TERM);
     // Ends by itself, though both clients stay.
-    server.finish().assert_clean();
+    let stopped = server.finish();
+    stopped.assert_clean();
+    assert_cut_off(&stopped, 2);
     assert!(half.rest().0.len() < 1_000);
+}
+
+/// So many connections were cut off, and what was sent of the download is logged.
+#[track_caller]
+fn assert_cut_off(stopped: &Stopped, connections: usize) {
+    let told = stopped.err.iter().find_map(|line| line.strip_prefix("millpond: how connections ended: "));
+    let told = told.and_then(|ends| ends.split(", ").find_map(|end| end.strip_suffix(" stopped")?.parse().ok()));
+    assert_eq!(told, Some(connections), "{:#?}", stopped.err);
+    let log = String::from_utf8_lossy(&stopped.out);
+    let sent = log.split_once("\"GET /big.bin HTTP/1.1\" 200 ").and_then(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok());
+    assert!(sent.is_some_and(|sent| sent > 0 && sent < 64 * 1024 * 1024), "{log:?}");
 }
 
 #[test]
@@ -160,7 +175,7 @@ fn a_second_signal_ends_it_at_once() {
     ] {
         let tree = Tree::site();
         std::fs::File::create(tree.path("big.bin")).unwrap().set_len(64 * 1024 * 1024).unwrap();
-        let mut server = Builder::new(&["--shutdown-grace", "10m", "--write-timeout", "10m"]).tree(tree).start();
+        let mut server = Builder::new(&["--shutdown-grace", "10m", "--write-timeout", "10m", "--access-log", "-"]).tree(tree).start();
         let mut stuck = server.connect();
         stuck.send_get("/big.bin");
         assert_eq!(stuck.any_answer_head().status, 200);
@@ -168,7 +183,9 @@ fn a_second_signal_ends_it_at_once() {
         until_refused(&server);
         assert!(server.is_running(), "{first:?}: it ended though a download is under way");
         server.signal(second);
-        let status = server.finish().status;
+        let stopped = server.finish();
+        assert_cut_off(&stopped, 1);
+        let status = stopped.status;
         // A shell shows both in the same way.
         let shown = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
         assert_eq!(shown, Some(code), "{first:?} and then {second:?}: {status:?}");
