@@ -59,7 +59,9 @@ fn command() -> Command {
     Cli::command().mut_args(|arg| {
         let is_fine = arg.get_help_heading().is_some_and(|heading| FINE.contains(&heading));
         let is_fine = is_fine || arg.is_hide_short_help_set();
-        arg.hide_env(true).hide_short_help(is_fine)
+        // a number that is no value of a flag is a bad value of it, and no flag that is not known
+        let takes_number = arg.get_long().is_some() && arg.get_action().takes_values();
+        arg.hide_env(true).hide_short_help(is_fine).allow_negative_numbers(takes_number)
     })
 }
 
@@ -82,7 +84,7 @@ fn told(e: &clap::Error, args: &[OsString]) -> String {
     if let Some(ContextValue::String(name)) = e.get(ContextKind::InvalidArg) {
         let arg = command.get_arguments().find(|arg| arg.to_string() == *name);
         // what is on the command line goes before the environment
-        if e.kind() == ErrorKind::ValueValidation
+        if matches!(e.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue)
             && let Some(variable) = arg.filter(|arg| !is_given(arg, args)).and_then(Arg::get_env).and_then(OsStr::to_str)
         {
             line = line.replacen(&format!("'{name}'"), &format!("'{name}', from {variable} in the environment"), 1);
@@ -116,15 +118,24 @@ fn apart<'a>(command: &Command, args: &'a [OsString]) -> Option<(&'a str, &'a st
 pub fn strangers(variables: impl Iterator<Item = OsString>) -> Vec<String> {
     /// Letters in which a name may differ from one that is meant.
     const TYPOS: usize = 2;
-    let command = command();
+    let mut command = command();
+    // before that it has no --help
+    command.build();
     let known: Vec<&str> = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str()).collect();
+    let not_here = |name: &str| command.get_arguments().filter_map(Arg::get_long).find(|flag| variable(flag) == name);
     let ours = variables.map(|name| name.to_string_lossy().into_owned()).filter(|name| name.starts_with("MILLPOND_"));
     ours.filter(|name| !known.contains(&&name[..]))
-        .map(|name| match known.iter().map(|known| (distance(&name, known), known)).min() {
-            Some((..=TYPOS, likely)) => format!("{name} in the environment is of no flag and does nothing; is {likely} meant?"),
+        .map(|name| match (not_here(&name), known.iter().map(|known| (distance(&name, known), known)).min()) {
+            (Some(flag), _) => format!("{name} in the environment does nothing: --{flag} is for the command line alone"),
+            (_, Some((..=TYPOS, likely))) => format!("{name} in the environment is of no flag and does nothing; is {likely} meant?"),
             _ => format!("{name} in the environment is of no flag and does nothing; see: millpond --help"),
         })
         .collect()
+}
+
+/// The variable of a flag.
+fn variable(flag: &str) -> String {
+    format!("MILLPOND_{}", flag.to_uppercase().replace('-', "_"))
 }
 
 /// How many bytes have to be put in, taken away or changed to make one text of the other.
@@ -154,8 +165,7 @@ mod tests {
     fn every_flag_has_its_variable() {
         for arg in command().get_arguments() {
             let Some(long) = arg.get_long().filter(|l| !["check", "help", "version"].contains(l)) else { continue };
-            let expected = format!("MILLPOND_{}", long.to_uppercase().replace('-', "_"));
-            assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(&expected[..]));
+            assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(&variable(long)[..]));
         }
     }
 
@@ -181,7 +191,9 @@ mod tests {
             (&["--prot", "1"], "--port"),
             (&["--queue", "0"], "1 to 1000000"),
             (&["a", "b"], "'b'"),
-            (&["--port", "-1"], "'-1'"),
+            (&["--port", "-1"], "'-1' for '--port <PORT>': expected a whole number"),
+            (&["--cache-size", "-1"], "'-1' for '--cache-size <SIZE>'"),
+            (&["--cache-size", "-x"], "unexpected argument '-x'"),
             (&["--prot", "1"], "found; a similar argument exists: '--port'; try"),
             (&["--port", "abc"], "'abc' for '--port <PORT>': expected a whole number from 0 to 65535; try"),
             (&["--spa", "foo", "site"], "a value of --spa is written as --spa=foo; try"),

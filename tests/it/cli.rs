@@ -210,6 +210,8 @@ fn what_is_wrong_is_told_with_its_place_and_what_is_expected() {
     for (name, value, words) in [
         ("MILLPOND_PORT", "", "'--port <PORT>', from MILLPOND_PORT in the environment: expected a whole number from 0 to 65535"),
         ("MILLPOND_LISTING", "maybe", "'--listing', from MILLPOND_LISTING in the environment: expected true or false"),
+        ("MILLPOND_CONTROL", "", "'--control <PATH>', from MILLPOND_CONTROL in the environment"),
+        ("MILLPOND_ROOT", "", "'[ROOT]', from MILLPOND_ROOT in the environment"),
         ("MILLPOND_THREADS", "x", "'--threads <N>', from MILLPOND_THREADS in the environment: expected a number"),
     ] {
         assert_mistake(&Builder::new(&[]).bare().env(name, value).run(), &[words], name);
@@ -225,6 +227,7 @@ fn what_is_wrong_is_told_with_its_place_and_what_is_expected() {
 fn variables_that_do_nothing_are_told() {
     for args in [&["--check"][..], &[]] {
         let builder = Builder::new(args).env("MILLPOND_PROT", "80").env("MILLPOND_SERVICE_NAME", "x").env("MILLPOND_LISTING", "on");
+        let builder = builder.env("MILLPOND_CHECK", "1").env("MILLPOND_HELP", "1");
         let lines = if args.is_empty() {
             let server = builder.start();
             server.assert_well("strange variables");
@@ -234,6 +237,10 @@ fn variables_that_do_nothing_are_told() {
             assert_eq!(ran.code, Some(0), "{ran:?}");
             ran.err.lines().map(Into::into).collect()
         };
+        for flag in ["check", "help"] {
+            let told = format!("--{flag} is for the command line alone");
+            assert!(lines.iter().any(|line| line.ends_with(&told)), "{lines:?}");
+        }
         let told: Vec<&String> = lines.iter().filter(|line| line.contains("is of no flag")).collect();
         assert_eq!(told.len(), 2, "{lines:?}");
         assert!(told.iter().any(|line| line.contains("MILLPOND_PROT ") && line.ends_with("is MILLPOND_PORT meant?")), "{told:?}");
