@@ -210,8 +210,9 @@ impl About {
         for field in rules.fields(at.as_bytes()) {
             own.push(&field.name, &field.value);
         }
-        // never later than Date (RFC 9110 section 8.8.2.1)
-        let modified_s = u64::try_from(stamp.modified.0).unwrap_or(0).min(now().as_secs());
+        // never later than Date (RFC 9110 section 8.8.2.1), which may be that of the second before
+        let (modified_s, now_s) = (u64::try_from(stamp.modified.0).unwrap_or(0), now().as_secs());
+        let modified_s = if modified_s > now_s { now_s.saturating_sub(1) } else { modified_s };
         let is_codable = policy != Policy::Uploads && mime::is_compressible(&content_type);
         // whether it is the answer to an address where nothing is depends on what the client accepts
         let vary = match (is_codable, rules.is_fallback(at)) {
@@ -493,6 +494,18 @@ pub mod tests {
 
     fn ready(content: Content) -> Ready {
         Ready::new(&about(Policy::Uploads), STAMP, content)
+    }
+
+    /// Date is that of the request, which may have come in the second before.
+    #[test]
+    fn no_file_is_later_than_its_answer() {
+        let date = |modified_s: u64| {
+            let stamp = Stamp { modified: (i64::try_from(modified_s).unwrap(), 0), ..STAMP };
+            About::new(&CleanPath::default().with("a.html"), &stamp, 1, Policy::Site, &Rules::bare(Symlinks::Inside)).modified_s
+        };
+        let now = now().as_secs();
+        assert_eq!(date(now - 1), now - 1);
+        assert!(date(now + 60) < self::now().as_secs());
     }
 
     /// A file of so many bytes in memory.
