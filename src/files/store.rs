@@ -343,7 +343,7 @@ impl Store {
         let ready = match (&entry.kind, place) {
             (Kind::File(ready), Place::File(way, stamp)) if !ready.is_racy && ready.way == way && ready.stamp == stamp => ready,
             (Kind::Folder, Place::Folder) | (Kind::Bare, Place::Bare) | (Kind::Nothing, Place::Nothing) => return Ok(true),
-            (Kind::Moved(was), Place::Moved(is)) => return Ok(*was == is),
+            // whether the file at another address may be read is seen when it is opened
             _ => return Ok(false),
         };
         let at = self.at(path, ready.way);

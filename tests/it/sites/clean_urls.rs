@@ -323,3 +323,24 @@ fn a_page_that_may_not_be_read_is_not_passed_over() {
         }
     }
 }
+
+#[test]
+fn a_page_may_become_unreadable_and_readable_again() {
+    let Some(wrapper) = without_privilege() else {
+        eprintln!("SKIPPED: running as root without setpriv, everything may be read");
+        return;
+    };
+    let tree = Tree::empty();
+    tree.write("about.html", page("about"));
+    let about = tree.path("about.html");
+    let server = Builder::new(&["--clean-urls"]).tree(tree).through(&wrapper).start();
+    let mut client = server.connect();
+    for _ in 0..2 {
+        for (mode, statuses) in [(0o644, [200, 301]), (0o000, [403, 403])] {
+            set_mode(&about, mode);
+            for (target, status) in ["/about", "/about.html"].into_iter().zip(statuses) {
+                poll(&mut client, target, &format!("{target} with the mode {mode:o}"), |answer| answer.status == status);
+            }
+        }
+    }
+}
