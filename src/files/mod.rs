@@ -457,6 +457,8 @@ impl Files {
                 self.improve(&path, coded, coding);
             }
             let told = match variant {
+                // nothing was made of it because it has changed
+                None if asking.anew > 0 && ready.plain.has_changed_in_place(ready) => self.serve_anew(&path, asking),
                 Some(variant) => self.tell(&path, Arc::new(entry.with(ready.with(coding, variant))), coding, asking),
                 None if accepted(request).allows(Coding::Identity) => self.tell(&path, entry, Coding::Identity, asking),
                 None => Served::Ready(not_acceptable(ready.plain.vary, request)),
@@ -500,12 +502,15 @@ impl Files {
                 // another has asked for it meanwhile
                 variant.digest = known;
             } else {
-                let made = path.clone();
+                let (made, of) = (path.clone(), Arc::clone(&entry));
                 let making = self.blocking.run(move || {
                     let _turn = turn;
+                    let digest = digest::of(&variant.content).ok().flatten();
                     // of a file that changes meanwhile there is none
-                    variant.digest = digest::of(&variant.content).ok().flatten();
-                    store.keep(made.as_bytes(), tag, coding, &variant);
+                    if of.ready().is_some_and(|ready| !variant.has_changed_in_place(ready)) {
+                        variant.digest = digest;
+                        store.keep(made.as_bytes(), tag, coding, &variant);
+                    }
                     variant
                 });
                 variant = making.await;

@@ -484,7 +484,11 @@ impl Store {
     pub fn make(&self, path: &[u8], entry: &Entry, coding: Coding, effort: Effort) -> Option<Variant> {
         let ready = entry.ready()?;
         let coded = ready.coded.as_ref()?;
-        let made = compress::encode(coding, effort, &whole(&ready.plain.content)?);
+        let bytes = whole(&ready.plain.content)?;
+        if ready.plain.has_changed_in_place(ready) {
+            return None;
+        }
+        let made = compress::encode(coding, effort, &bytes);
         let size = made.as_ref().map_or(u64::MAX, |bytes| bytes.len() as u64);
         // with files that say little the quick one may be no larger
         let quick = coded.get(coding).filter(|quick| quick.content.size() <= size);
@@ -510,7 +514,11 @@ impl Store {
         for _ in 0..READS {
             let Some(current) = self.cache.get(path) else { return };
             let Some(ready) = current.ready() else { return };
-            let improves = ready.variant(coding).is_none_or(|there| there.is_quick || there.etag() == variant.etag());
+            // what was found beside the file is there as long as it is found there, and does not come back
+            let improves = match ready.variant(coding) {
+                Some(there) => there.etag() == variant.etag() || there.is_quick && variant.sidecar.is_none(),
+                None => variant.sidecar.is_none(),
+            };
             if ready.tag != tag || !improves {
                 return;
             }
@@ -575,14 +583,13 @@ fn is_same(before: &Content, now: &Content, how: How) -> Result<bool, NoAnswer> 
     })
 }
 
-/// All bytes of a file, unless it changes meanwhile; waits for the disk.
+/// All bytes of a file, unless it is shorter by now; waits for the disk.
 fn whole(content: &Content) -> Option<bytes::Bytes> {
     match content {
         Content::Mem(bytes) => Some(bytes.clone()),
         Content::Open(file) => {
             let bytes = read_whole(&file.fd, file.state.0, How::Any).ok()?;
-            let is_same = bytes.len() as u64 == file.state.0 && root::has_state(&file.fd, file.state);
-            is_same.then(|| bytes.into())
+            (bytes.len() as u64 == file.state.0).then(|| bytes.into())
         }
     }
 }
@@ -605,6 +612,7 @@ fn look_whether_warm(file: &OpenFile) {
 mod tests {
     use super::*;
     use crate::config::File;
+    use crate::files::digest;
     use clap::Parser;
     use std::hash::{BuildHasher, RandomState};
     use std::time::Duration;
@@ -660,6 +668,49 @@ mod tests {
         let made = store.make(path.as_bytes(), &entry(), CODING, Effort::Best).unwrap();
         assert!(!made.is_quick && made.etag() == quick.etag());
         assert!(!entry().ready().unwrap().variant(CODING).unwrap().is_quick);
+    }
+
+    /// What is learnt of a coded file beside a file may come when that has gone.
+    #[test]
+    fn what_was_beside_a_file_does_not_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a.js", "a.js.br"] {
+            std::fs::write(dir.path().join(name), name).unwrap();
+        }
+        let (store, path) = (store(dir.path()), path("/a.js"));
+        store.load_unasked(&path, 0);
+        let entry = || store.cache.get(path.as_bytes()).unwrap();
+        let tag = entry().ready().unwrap().tag;
+        let mut variant = entry().ready().unwrap().variant(Coding::Br).unwrap().clone();
+        variant.digest = digest::of(&variant.content).unwrap();
+        store.keep(path.as_bytes(), tag, Coding::Br, &variant);
+        assert!(entry().ready().unwrap().variant(Coding::Br).unwrap().digest.is_some());
+        std::fs::remove_file(dir.path().join("a.js.br")).unwrap();
+        store.cache.remove(path.as_bytes());
+        store.load_unasked(&path, 0);
+        assert_eq!(entry().ready().unwrap().tag, tag, "the file itself is the same");
+        store.keep(path.as_bytes(), tag, Coding::Br, &variant);
+        assert!(entry().ready().unwrap().variant(Coding::Br).is_none());
+    }
+
+    /// Neither length nor time tell of every change, and a tag is for one state.
+    #[test]
+    fn nothing_is_made_of_a_file_that_has_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("a.txt");
+        // one that is not kept in memory
+        std::fs::write(&file, "line\n".repeat(300_000)).unwrap();
+        let (store, path) = (store(dir.path()), path("/a.txt"));
+        store.load_unasked(&path, 0);
+        let entry = store.cache.get(path.as_bytes()).unwrap();
+        assert!(store.make(path.as_bytes(), &entry, Coding::Gzip, Effort::Quick).is_some());
+        let file = std::fs::File::options().write(true).open(file).unwrap();
+        let (before, stamp) = (file.metadata().unwrap().modified().unwrap(), root::stamp_of(&file).unwrap());
+        while root::stamp_of(&file).unwrap().changed == stamp.changed {
+            std::os::unix::fs::FileExt::write_all_at(&file, b"LINE", 0).unwrap();
+            file.set_modified(before).unwrap();
+        }
+        assert!(store.make(path.as_bytes(), &entry, Coding::Gzip, Effort::Quick).is_none());
     }
 
     #[test]

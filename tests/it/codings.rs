@@ -684,3 +684,22 @@ fn what_is_made_stays_within_the_cache() {
     // all of them together would take some 50 MiB for each coding
     assert!(after < before + (20 << 20), "{} KiB before, {} KiB after", before >> 10, after >> 10);
 }
+
+/// A change of which the kernel tells nothing is met only when the coding is made.
+#[test]
+fn a_file_that_has_changed_is_coded_as_it_is_then() {
+    const LENGTH: usize = 2 << 20;
+    let tree = Tree::empty();
+    tree.write("page.txt", text(0, LENGTH));
+    let elsewhere = tree.outside("page.txt");
+    fs::hard_link(tree.path("page.txt"), &elsewhere).unwrap();
+    let server = Server::serving(tree);
+    let mut client = server.connect();
+    for state in 1..4 {
+        assert_eq!(client.get("/page.txt").status, 200);
+        fs::write(&elsewhere, text(state, LENGTH)).unwrap();
+        let answer = get(&mut client, "/page.txt", "gzip, identity;q=0");
+        assert_eq!(answer.status, 200, "state {state}");
+        assert_same_bytes(&decoded(answer.field("content-encoding"), &answer.body), &text(state, LENGTH), &format!("state {state}"));
+    }
+}
