@@ -42,7 +42,7 @@ impl Hand {
     /// The tools in it.
     #[inline]
     pub fn tools(&mut self) -> &mut Tools {
-        self.0.get_or_insert_with(|| take(&TOOLS).unwrap_or_default())
+        self.0.get_or_insert_with(tools)
     }
 
     /// Gives them back, if nothing waits in them.
@@ -78,6 +78,12 @@ fn put<T>(shelf: &'static LocalKey<Shelf<T>>, thing: T) {
             all.push(thing);
         }
     });
+}
+
+/// Tools; asked for once a request, while what is in the hand is looked at many times.
+#[inline(never)]
+fn tools() -> Box<Tools> {
+    take(&TOOLS).unwrap_or_default()
 }
 
 /// An empty buffer with room for `INPUT_BYTES`.

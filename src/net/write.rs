@@ -244,7 +244,7 @@ impl Outgoing {
         if let (Some(Piece::Gathered(len)), None | Some(Piece::File { .. })) = (self.pieces.front(), next) {
             return rustix::net::send(fd, &self.gathered[self.start..self.start + len], flags);
         }
-        let mut slices: [IoSlice; PIECES] = std::array::from_fn(|_| IoSlice::new(&[]));
+        let mut slices = [IoSlice::new(&[]); PIECES];
         let (mut count, mut at) = (0, self.start);
         for piece in &self.pieces {
             match piece {
