@@ -577,7 +577,7 @@ async fn close(shared: &Arc<Shared>) {
         let _ = door.means.set(&listener.socket, 1.0);
     }
     // what waits with the kernel is left to the next process, if there is one
-    while !shared.is_succeeded.load(Ordering::Relaxed) {
+    while !shared.is_succeeded.load(Ordering::Relaxed) && !shared.queue.is_cut_off() {
         // once no worker watches the listeners, what is looked for last is what there is
         let is_last = door.wait_to_enter().listeners.iter().all(|listener| Arc::strong_count(&listener.socket) == 1);
         let now = Instant::now();

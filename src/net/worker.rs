@@ -211,6 +211,9 @@ async fn run(index: usize, shared: Arc<Shared>) {
     let mut is_back = true;
     loop {
         let now = Instant::now();
+        if shared.queue.is_cut_off() {
+            break;
+        }
         if is_back {
             rest = keeper.look(&shared, index, now).await;
         }

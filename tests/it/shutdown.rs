@@ -154,6 +154,29 @@ fn the_grace_has_an_end() {
     assert!(half.rest().0.len() < 1_000);
 }
 
+/// Who waits for a place does not hold up the end of those that have one.
+#[test]
+fn the_grace_has_an_end_where_all_places_are_taken() {
+    let tree = Tree::site();
+    std::fs::File::create(tree.path("big.bin")).unwrap().set_len(64 * 1024 * 1024).unwrap();
+    let flags = ["--connections", "2", "--shutdown-grace", "300ms", "--write-timeout", "10m", "--queue-wait", "10m", "--access-log", "-"];
+    let server = Builder::new(&flags).tree(tree).start();
+    let stuck: Vec<Client> = (0..2)
+        .map(|_| {
+            let mut client = server.connect();
+            client.send_get("/big.bin");
+            assert_eq!(client.any_answer_head().status, 200);
+            client
+        })
+        .collect();
+    let waiting: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+    server.signal(Signal::TERM);
+    let stopped = server.finish();
+    stopped.assert_clean();
+    assert_cut_off(&stopped, 2);
+    drop((stuck, waiting));
+}
+
 /// So many connections were cut off, and what was sent of the download is logged.
 #[track_caller]
 fn assert_cut_off(stopped: &Stopped, connections: usize) {
