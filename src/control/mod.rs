@@ -37,7 +37,7 @@ use crate::net::queue::Queue;
 use crate::net::resting::Resting;
 use crate::net::{Shared, accept, worker};
 use crate::observe::log::{self, Log};
-use crate::observe::{Counters, finish_saying, say};
+use crate::observe::{Counters, say};
 use crate::site::Site;
 use budget::Budget;
 use takeover::{Control, Offer, Predecessor};
@@ -46,6 +46,8 @@ use takeover::{Control, Offer, Predecessor};
 const REPLACE_AGAIN: Duration = Duration::from_millis(200);
 /// How often the end looks whether all threads have ended.
 const END_LOOK: Duration = Duration::from_millis(5);
+/// How long a process that stops may take to close its listeners.
+const STOPPING: Duration = Duration::from_secs(1);
 /// How long the threads may take to cut off what is in flight, and to log it.
 const CUT_OFF: Duration = Duration::from_secs(1);
 /// What a process that was ended by a signal exits with, less the signal's number.
@@ -172,12 +174,25 @@ struct Sockets {
 /// Gets the listeners from systemd or from the process that runs, or binds them.
 fn sockets(plan: &Plan) -> Result<Sockets, Error> {
     let asked = plan.control.as_deref().map(takeover::ask).transpose()?;
+    let is_one_stopping = asked.as_ref().is_some_and(|asked| asked.is_one_stopping);
     let (control, mut taken, predecessor) =
         asked.map_or((None, Vec::new(), None), |asked| (Some(asked.control), asked.listeners, asked.predecessor));
     let activated = listen::activated(plan)?;
     let is_activated = activated.is_some();
-    let listeners = activated.map_or_else(|| listen::bind(plan, &mut taken, true), Ok)?;
+    let patience = if is_one_stopping { STOPPING } else { Duration::ZERO };
+    let listeners = activated.map_or_else(|| bind(plan, &mut taken, patience), Ok)?;
     Ok(Sockets { listeners: listen::walls(listeners, taken), is_activated, control, predecessor })
+}
+
+/// Binds the listeners; if they are still those of a process that stops, as soon as it has closed them.
+fn bind(plan: &Plan, taken: &mut Vec<TcpListener>, patience: Duration) -> Result<Vec<TcpListener>, Error> {
+    let until = Instant::now() + patience;
+    loop {
+        match listen::bind(plan, taken, true) {
+            Err(_) if Instant::now() < until => thread::sleep(END_LOOK),
+            bound => return bound,
+        }
+    }
 }
 
 fn share(plan: &Plan, site: Site, door: Door, queue: Queue, blocking: Arc<Blocking>, log: Log, is_activated: bool) -> Arc<Shared> {
@@ -290,7 +305,7 @@ fn reopen_log(plan: &Plan, log: &Log) {
 fn can_create_in(folder: Option<&Path>) -> bool {
     let Some(folder) = folder else { return false };
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    folder.is_dir() && rustix::fs::access(folder, Access::WRITE_OK).is_ok()
+    folder.is_dir() && rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
 fn start_worker(index: usize, shared: &Arc<Shared>, tell: &Sender<Event>) -> io::Result<JoinHandle<()>> {
@@ -361,18 +376,19 @@ fn serve(plan: &Plan, workers: &mut [JoinHandle<()>], shared: &Arc<Shared>, tell
 /// cut off.
 fn end(plan: &Plan, shared: &Shared, guardian: JoinHandle<()>, workers: Vec<JoinHandle<()>>, events: &Receiver<Event>) -> Option<i32> {
     let mut threads: Vec<_> = std::iter::once(guardian).chain(workers).collect();
-    let Err(signal) = wait_for(&mut threads, plan.shutdown_grace, events) else { return None };
+    let hangup = || reopen_log(plan, &shared.log);
+    let Err(signal) = wait_for(&mut threads, plan.shutdown_grace, events, hangup) else { return None };
     if signal.is_none() {
         say("the grace is over: what is still in flight is cut off");
     }
     shared.queue.cut_off();
     // whether they ended or not: this is the end
-    let _ = wait_for(&mut threads, CUT_OFF, events);
+    let _ = wait_for(&mut threads, CUT_OFF, events, hangup);
     signal
 }
 
-/// Waits until all these threads have ended; an error if that takes longer, or if a signal comes.
-fn wait_for(threads: &mut Vec<JoinHandle<()>>, time: Duration, events: &Receiver<Event>) -> Result<(), Option<i32>> {
+/// Waits until all these threads have ended; an error if that takes longer, or if a signal comes that ends the process.
+fn wait_for(threads: &mut Vec<JoinHandle<()>>, time: Duration, events: &Receiver<Event>, hangup: impl Fn()) -> Result<(), Option<i32>> {
     let deadline = Instant::now() + time;
     loop {
         // a panic in one of them was told already
@@ -386,8 +402,9 @@ fn wait_for(threads: &mut Vec<JoinHandle<()>>, time: Duration, events: &Receiver
         }
         // the end of a thread is no event, and there may be no other thread to be had that waits for it
         match events.recv_timeout(left.min(END_LOOK)) {
-            Ok(Event::Signal(signal)) if signal != SIGHUP => return Err(Some(signal)),
-            Ok(Event::Signal(_) | Event::Relieved | Event::WorkerEnded(_) | Event::GuardianEnded) | Err(_) => {}
+            Ok(Event::Signal(SIGHUP)) => hangup(),
+            Ok(Event::Signal(signal)) => return Err(Some(signal)),
+            Ok(Event::Relieved | Event::WorkerEnded(_) | Event::GuardianEnded) | Err(_) => {}
         }
     }
 }
@@ -468,5 +485,4 @@ fn farewell(shared: &Shared) {
         counters.turned_away.load(Ordering::Relaxed),
         counters.panics.load(Ordering::Relaxed),
     ));
-    finish_saying();
 }

@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use rustix::fs::{Access, Mode};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg, sockopt,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, recvmsg,
+    sendmsg, sockopt,
 };
 use rustix::process::{geteuid, umask};
 
@@ -31,6 +32,8 @@ use crate::observe::say;
 const HELLO: &[u8] = b"millpond takeover 1\n";
 /// What comes along with the sockets.
 const SOCKETS: &[u8] = b"sockets\n";
+/// What comes instead when the running process has been told to stop. It is as long.
+const STOPS: &[u8] = b"stopped\n";
 /// What the new process says when it could serve.
 const READY: &[u8] = b"ready\n";
 /// What the running one says when it accepts nothing any more.
@@ -56,23 +59,27 @@ pub struct Asked {
     pub listeners: Vec<TcpListener>,
     /// The running process, to be relieved.
     pub predecessor: Option<Predecessor>,
+    /// Whether there is a process that has been told to stop, and finishes what it has begun.
+    pub is_one_stopping: bool,
 }
 
-/// Asks the process that listens at the path for its sockets; if there is none, listens there.
+/// Asks the process that listens at the path for its sockets; if there is none, or it is about to end, listens there.
 ///
 /// # Errors
 ///
 /// Something else is at the path, it is not ours to use, or the running process did not give its sockets away.
 pub fn ask(path: &Path) -> Result<Asked, Error> {
     let failed = |what: &str, e: io::Error| Error(format!("{what} {path:?} ({e}); choose another path with --control"));
-    match UnixStream::connect(path) {
-        Ok(stream) => receive(stream).map_err(|e| failed("the process that is running does not hand over its sockets at", e)),
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
-            let control = listen(path).map_err(|e| not_listening(path, &e))?;
-            Ok(Asked { control, listeners: Vec::new(), predecessor: None })
-        }
-        Err(e) => Err(failed("can not connect to", e)),
-    }
+    let is_one_stopping = match UnixStream::connect(path) {
+        Ok(stream) => match receive(stream).map_err(|e| failed("the process that is running does not hand over its sockets at", e))? {
+            Some(asked) => return Ok(asked),
+            None => true,
+        },
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => false,
+        Err(e) => return Err(failed("can not connect to", e)),
+    };
+    let control = listen(path).map_err(|e| not_listening(path, &e))?;
+    Ok(Asked { control, listeners: Vec::new(), predecessor: None, is_one_stopping })
 }
 
 /// Whether a process listens at the path.
@@ -87,7 +94,9 @@ pub fn is_running(path: &Path) -> bool {
 /// Something else is there, or no file can be made there.
 pub fn check(path: &Path) -> Result<(), Error> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    is_there(path)
+    SocketAddrUnix::new(path)
+        .map_err(io::Error::from)
+        .and_then(|_| is_there(path))
         .and_then(|_| rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from))
         .map_err(|e| not_listening(path, &e))
 }
@@ -117,7 +126,8 @@ fn listen(path: &Path) -> io::Result<Control> {
     listener.map(Control)
 }
 
-fn receive(mut stream: UnixStream) -> io::Result<Asked> {
+/// What the running process hands over; nothing if it stops.
+fn receive(mut stream: UnixStream) -> io::Result<Option<Asked>> {
     check_peer(&stream)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(HELLO)?;
@@ -125,6 +135,9 @@ fn receive(mut stream: UnixStream) -> io::Result<Asked> {
     let mut along = RecvAncillaryBuffer::new(&mut space);
     let mut word = [0; SOCKETS.len()];
     let got = recvmsg(&stream, &mut [IoSliceMut::new(&mut word)], &mut along, RecvFlags::CMSG_CLOEXEC)?;
+    if &word[..got.bytes] == STOPS {
+        return Ok(None);
+    }
     if &word[..got.bytes] != SOCKETS {
         return Err(io::Error::new(ErrorKind::InvalidData, "it does not know this kind of takeover"));
     }
@@ -132,7 +145,7 @@ fn receive(mut stream: UnixStream) -> io::Result<Asked> {
     let mut sockets = rights.flatten();
     let control = sockets.next().ok_or(ErrorKind::InvalidData)?;
     let listeners: Vec<TcpListener> = sockets.map(TcpListener::from).collect();
-    Ok(Asked { control: Control(control.into()), listeners, predecessor: Some(Predecessor(stream)) })
+    Ok(Some(Asked { control: Control(control.into()), listeners, predecessor: Some(Predecessor(stream)), is_one_stopping: false }))
 }
 
 /// Whether the other side is our user or root.
@@ -187,10 +200,11 @@ impl Offer {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn send(&self, control: &UnixListener, to: &UnixStream) -> io::Result<()> {
+    /// Hands them over; says so where nothing is on offer any more, and returns false.
+    fn send(&self, control: &UnixListener, mut to: &UnixStream) -> io::Result<bool> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if all.is_empty() {
-            return Err(io::Error::new(ErrorKind::NotFound, "this process stops"));
+            return to.write_all(STOPS).map(|()| false);
         }
         let sockets: Vec<BorrowedFd> = std::iter::once(control.as_fd()).chain(all.iter().map(AsFd::as_fd)).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_SOCKETS))];
@@ -199,7 +213,7 @@ impl Offer {
             return Err(io::Error::new(ErrorKind::InvalidInput, "too many listeners"));
         }
         sendmsg(to, &[IoSlice::new(SOCKETS)], &mut along, SendFlags::NOSIGNAL)?;
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -237,7 +251,9 @@ impl Control {
             Err(e) if e.kind() == ErrorKind::UnexpectedEof => return Ok(false),
             other => other?,
         }
-        offer.send(&self.0, &stream)?;
+        if !offer.send(&self.0, &stream)? {
+            return Ok(false);
+        }
         stream.set_read_timeout(Some(OPENING))?;
         expect(&mut stream, READY)?;
         stream.write_all(YOURS)?;

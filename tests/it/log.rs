@@ -5,6 +5,8 @@
 use std::fs;
 use std::io::Read;
 
+use rustix::process::Signal;
+
 use crate::client::{HOST, request};
 use crate::harness::{Builder, HELLO, Server, Tree, until};
 
@@ -352,7 +354,7 @@ fn a_hangup_opens_the_file_anew() {
         assert_eq!(client.get("/hello.txt").text(), HELLO);
     }
     // what is gathered already may go to either
-    server.signal(rustix::process::Signal::HUP);
+    server.signal(Signal::HUP);
     server.wait_for_line("was opened anew");
     for _ in 0..100 {
         assert_eq!(client.get("/hello.txt").text(), HELLO);
@@ -363,10 +365,30 @@ fn a_hangup_opens_the_file_anew() {
 }
 
 #[test]
+fn a_hangup_opens_the_file_anew_while_the_server_stops() {
+    let tree = Tree::site();
+    fs::File::create(tree.path("big.bin")).unwrap().set_len(64 << 20).unwrap();
+    let (log, old) = (tree.outside("access.log"), tree.outside("access.log.1"));
+    let server = Builder::new(&["--shutdown-grace", "10m", "--access-log"]).arg(&log).root(tree.root()).start();
+    let mut client = server.connect();
+    client.send_get("/big.bin");
+    assert_eq!(client.any_answer_head().status, 200);
+    server.signal(Signal::TERM);
+    until("the port is free", || std::net::TcpStream::connect(server.address()).is_err());
+    fs::rename(&log, &old).unwrap();
+    server.signal(Signal::HUP);
+    server.wait_for_line("was opened anew");
+    assert_eq!(client.rest().0.len(), 64 << 20);
+    server.finish().assert_clean();
+    assert_eq!(fs::read_to_string(&old).unwrap(), "");
+    assert_eq!(lines_of(&fs::read(&log).unwrap()).len(), 1);
+}
+
+#[test]
 fn a_hangup_without_a_file_is_told_and_ends_nothing() {
     for log in ["off", "-"] {
         let server = Server::start(&["--access-log", log]);
-        server.signal(rustix::process::Signal::HUP);
+        server.signal(Signal::HUP);
         server.wait_for_line("there is no file for it");
         server.assert_well(log);
         server.stop().assert_clean();
@@ -377,7 +399,7 @@ fn a_hangup_without_a_file_is_told_and_ends_nothing() {
     let server = Builder::new(&["--access-log", path.to_str().unwrap()]).start();
     fs::remove_file(&path).unwrap();
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR, 0).unwrap();
-    server.signal(rustix::process::Signal::HUP);
+    server.signal(Signal::HUP);
     server.wait_for_line("lines go on to where they went");
     server.stop().assert_clean();
     // the folder is gone: what is open stays open
@@ -387,7 +409,7 @@ fn a_hangup_without_a_file_is_told_and_ends_nothing() {
     let server = Builder::new(&["--access-log", inner.join("access.log").to_str().unwrap()]).start();
     let moved = folder.path().join("moved");
     fs::rename(&inner, &moved).unwrap();
-    server.signal(rustix::process::Signal::HUP);
+    server.signal(Signal::HUP);
     server.wait_for_line("lines go on to where they went");
     server.assert_well("a hangup that failed");
     until("the line is written", || fs::read_to_string(moved.join("access.log")).is_ok_and(|text| text.lines().count() == 1));

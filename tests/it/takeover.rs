@@ -261,6 +261,28 @@ fn what_is_at_the_path() {
     assert_eq!(fs::read_to_string(file).unwrap(), "precious");
 }
 
+/// Whoever stops one process and starts another need not wait in between.
+#[test]
+fn a_start_beside_a_process_that_stops() {
+    let tree = Tree::site();
+    fs::File::create(tree.path("big.bin")).unwrap().set_len(64 << 20).unwrap();
+    let control = tree.outside("control");
+    let old = builder(&control, &tree.root()).start();
+    let mut client = old.connect();
+    client.send_get("/big.bin");
+    assert_eq!(client.any_answer_head().status, 200);
+    old.signal(Signal::TERM);
+    let port = old.address().port().to_string();
+    let new = builder(&control, &tree.root()).arg("--port").arg(&port).start();
+    new.assert_well("beside one that stops");
+    // and it is the one that the next takes over from
+    let third = builder(&control, &tree.root()).start();
+    new.finish().assert_clean();
+    assert_eq!(third.address(), old.address());
+    assert_eq!(client.rest().0.len(), 64 << 20);
+    old.finish().assert_clean();
+}
+
 #[test]
 fn a_check_beside_a_running_process() {
     let tree = Tree::site();
