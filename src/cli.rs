@@ -59,7 +59,7 @@ fn command() -> Command {
     Cli::command().mut_args(|arg| {
         let is_fine = arg.get_help_heading().is_some_and(|heading| FINE.contains(&heading));
         let is_fine = is_fine || arg.is_hide_short_help_set();
-        // a number that is no value of a flag is a bad value of it, and no flag that is not known
+        // -1 behind a flag that takes a value is a bad value of that flag, and no flag of its own
         let takes_number = arg.get_long().is_some() && arg.get_action().takes_values();
         arg.hide_env(true).hide_short_help(is_fine).allow_negative_numbers(takes_number)
     })

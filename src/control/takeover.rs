@@ -2,7 +2,8 @@
 //!
 //! The new one says hello and is sent the sockets, that Unix socket among them. When it is ready to serve it says so; from then on
 //! the running one accepts nothing, says so in turn, and drains. If the new one ends before that, nothing has changed. The sockets
-//! are open all the time, so no client notices.
+//! are open all the time, so no client notices. A process that has been told to stop has nothing to hand over, and says so: the new
+//! one binds its own.
 //!
 //! Only the user of the running process, or root, is listened to.
 
