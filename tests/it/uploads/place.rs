@@ -223,6 +223,23 @@ fn what_is_no_folder_is_an_error() {
     }
 }
 
+/// Nothing can be made in a folder that may be written to and not entered.
+#[test]
+fn a_folder_that_may_not_be_entered_is_an_error() {
+    let Some(wrapper) = without_privilege() else {
+        eprintln!("SKIPPED: running as root without setpriv, every folder may be entered");
+        return;
+    };
+    let tree = Tree::site();
+    fs::create_dir(tree.outside("shut")).unwrap();
+    set_mode(&tree.outside("shut"), 0o666);
+    for check in [&[][..], &["--check"]] {
+        let ran = Builder::new(check).arg("--uploads").arg(tree.outside("shut/uploads")).root(tree.root()).through(&wrapper).run();
+        assert_eq!((ran.code, ran.err.lines().count()), (Some(2), 1), "{check:?}: {ran:?}");
+        assert!(ran.err.contains("can not be made"), "{check:?}: {ran:?}");
+    }
+}
+
 #[test]
 fn a_folder_that_was_asked_for_and_can_not_be_used_is_an_error() {
     let tree = Tree::site();
