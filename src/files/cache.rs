@@ -23,6 +23,8 @@ const ENTRY_BYTES: u64 = 640;
 /// The least that a shard of the cache is given, in bytes and in descriptors.
 const SHARD_BYTES: u64 = 4 << 20;
 const SHARD_DESCRIPTORS: u64 = 64;
+/// How long a look at a file is waited for by who has learnt something of it.
+const LOOK: Duration = Duration::from_millis(100);
 /// Entries to make room for at first; the cache grows beyond by itself.
 const FIRST_ENTRIES: u64 = 1024;
 
@@ -184,6 +186,15 @@ impl Cache {
     /// The entry of a path; whether it may still be used is another question.
     pub fn get(&self, path: &[u8]) -> Option<Arc<Entry>> {
         self.entries.as_ref()?.get(path)
+    }
+
+    /// The same; waits for a moment for another who looks whether it still holds, during which it is in no one's reach.
+    pub fn get_soon(&self, path: &[u8]) -> Option<Arc<Entry>> {
+        let cache = self.entries.as_ref()?;
+        match cache.entry(&Key::from_slice(path), Some(LOOK), |_, entry| EntryAction::Retain(Arc::clone(entry))) {
+            EntryResult::Retained(entry) => Some(entry),
+            _ => None,
+        }
     }
 
     /// Forgets the entry of a path.

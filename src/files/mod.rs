@@ -438,7 +438,7 @@ impl Files {
         Served::Later(Box::pin(async move {
             let Some(ready) = entry.ready() else { return refused(Refuse::internal(), request) };
             let turn = self.store.turn(ready.stamp.len).await;
-            let variant = match self.store.kept(path.as_bytes(), ready.tag, coding) {
+            let variant = match self.store.kept(path.as_bytes(), ready.tag, coding).await {
                 // another has made it meanwhile
                 Some(variant) => Some(variant),
                 None => {
@@ -496,7 +496,7 @@ impl Files {
             };
             let (tag, mut variant) = (ready.tag, variant.clone());
             let turn = self.store.turn(variant.content.size()).await;
-            let kept = self.store.kept(path.as_bytes(), tag, coding);
+            let kept = self.store.kept(path.as_bytes(), tag, coding).await;
             let known = kept.filter(|kept| kept.etag() == variant.etag()).and_then(|kept| kept.digest);
             if known.is_some() {
                 // another has asked for it meanwhile

@@ -512,7 +512,7 @@ impl Store {
     /// Keeps a representation with the newest entry of its file, if that still has this tag.
     pub fn keep(&self, path: &[u8], tag: u64, coding: Coding, variant: &Variant) {
         for _ in 0..READS {
-            let Some(current) = self.cache.get(path) else { return };
+            let Some(current) = self.cache.get_soon(path) else { return };
             let Some(ready) = current.ready() else { return };
             // what was found beside the file is there as long as it is found there, and does not come back
             let improves = match ready.variant(coding) {
@@ -539,9 +539,9 @@ impl Store {
         if bytes <= compress::QUICK_BYTES { None } else { Arc::clone(&self.turns).acquire_owned().await.ok() }
     }
 
-    /// What there is by now of a coding of the file with this tag.
-    pub fn kept(&self, path: &[u8], tag: u64, coding: Coding) -> Option<Variant> {
-        let entry = self.cache.get(path)?;
+    /// What there is by now of a coding of the file with this tag; waits for another who looks at the file.
+    pub async fn kept(&self, path: &[u8], tag: u64, coding: Coding) -> Option<Variant> {
+        let Claim::There(entry) = self.cache.claim_later(path, |_| true).await else { return None };
         entry.ready().filter(|ready| ready.tag == tag)?.variant(coding).cloned()
     }
 
